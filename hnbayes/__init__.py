@@ -1,0 +1,18 @@
+"""hnbayes: sampling the posteriors of Bayesian neural networks in PyTorch, natively and for Pyro."""
+
+from hnbayes._version import __version__
+from hnbayes.inference_data import to_inference_data
+from hnbayes.params import ParamSpec
+from hnbayes.potentials import Potential, log_prob_standard_normal_prior, nn_pot_energy
+from hnbayes.sampling import Draws, sample_potential
+
+__all__ = [
+    "Draws",
+    "ParamSpec",
+    "Potential",
+    "__version__",
+    "log_prob_standard_normal_prior",
+    "nn_pot_energy",
+    "sample_potential",
+    "to_inference_data",
+]

@@ -1,0 +1,82 @@
+"""Checks at the door: each error says what must hold, what was received and what to do."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def describe(value: Any) -> str:
+    """A short account of a received value, for error messages."""
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor of shape {tuple(value.shape)} on {value.device}"
+    text = repr(value)
+    return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def check_count(name: str, value: Any, minimum: int = 1) -> int:
+    """Return `value` as an int of at least `minimum`.
+
+    Raises:
+        TypeError: if it is not an integer.
+        ValueError: if it is too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer; received {describe(value)}.")
+    if value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}; received {value}.")
+    return int(value)
+
+
+def check_positive(name: str, value: Any) -> float:
+    """Return `value` as a finite positive float.
+
+    Raises:
+        TypeError: if it is not a number.
+        ValueError: if it is not finite and positive.
+    """
+    if isinstance(value, Tensor) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a positive number; received {describe(value)}.")
+    number = float(value)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{name} must be finite and greater than 0; received {number}.")
+    return number
+
+
+def check_fraction(name: str, value: Any) -> float:
+    """Return `value` as a float strictly between 0 and 1."""
+    number = check_positive(name, value)
+    if number >= 1:
+        raise ValueError(f"{name} must lie strictly between 0 and 1; received {number}.")
+    return number
+
+
+def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
+    """Return `value` if it is one of `choices`.
+
+    Raises:
+        ValueError: naming the choices otherwise.
+    """
+    for choice in choices:
+        if type(value) is type(choice) and value == choice:
+            return value
+    raise ValueError(
+        f"{name} must be one of {', '.join(map(repr, choices))}; received {describe(value)}."
+    )
+
+
+def check_finite(name: str, tensor: Tensor) -> None:
+    """Raise ValueError if a tensor holds NaN or infinity, saying how many and where the first is."""
+    bad = ~torch.isfinite(tensor)
+    if bad.any():
+        first = tuple(torch.nonzero(bad)[0].tolist())
+        raise ValueError(
+            f"{name} must be finite; received {int(bad.sum())} NaN or infinite of {tensor.numel()} values, "
+            f"the first at index {first}. Remove or impute them."
+        )

@@ -1,0 +1,101 @@
+"""Where the vectors of a kernel live: NumPy views of CPU memory, or tensors on an accelerator.
+
+Kernels keep per-chain numbers (energies, weights, depths) as NumPy float64 on the host and vectors of D numbers in
+`Vectors`. On a CPU a NumPy operation on such small arrays costs a fifth of the torch call, so CPU tensors are used
+through NumPy views of the same memory; elsewhere vectors stay tensors. Both kinds share arithmetic and indexing, so
+kernels need only the few methods here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Host = NDArray[Any]
+# A NumPy array on the CPU or a tensor elsewhere; typing both at once would make every kernel line a union.
+Array = Any
+
+
+class HostVectors:
+    """Vectors as NumPy arrays that share memory with CPU tensors."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        self.dtype = np.dtype(str(dtype).removeprefix("torch."))
+
+    def array(self, tensor: Tensor) -> Array:
+        """The vectors of a tensor, sharing its memory."""
+        return tensor.detach().numpy()
+
+    def tensor(self, array: Array) -> Tensor:
+        """The tensor of some vectors, sharing their memory."""
+        return torch.from_numpy(array)
+
+    def zeros(self, *shape: int) -> Array:
+        """Zeros of the vectors' dtype."""
+        return np.zeros(shape, self.dtype)
+
+    def from_host(self, values: Host) -> Array:
+        """Host numbers in the vectors' dtype."""
+        return values.astype(self.dtype)
+
+    def to_host(self, array: Array) -> Host:
+        """Vectors as host numbers."""
+        return np.asarray(array)
+
+    def index(self, rows: Host) -> Any:
+        """Row numbers in the form that indexes vectors."""
+        return rows
+
+    def rowdot(self, a: Array, b: Array) -> Host:
+        """The dot product of each row, (R, D) x (R, D) -> (R,), as float64 on the host."""
+        return np.einsum("rd,rd->r", a, b).astype(np.float64)
+
+
+class DeviceVectors:
+    """Vectors as tensors on any device."""
+
+    def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
+        self.dtype = dtype
+        self.device = device
+
+    def array(self, tensor: Tensor) -> Array:
+        """The tensor itself, without a graph."""
+        return tensor.detach()
+
+    def tensor(self, array: Array) -> Tensor:
+        """The tensor itself."""
+        return array  # type: ignore[no-any-return]
+
+    def zeros(self, *shape: int) -> Array:
+        """Zeros of the vectors' dtype, on their device."""
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    def from_host(self, values: Host) -> Array:
+        """Host numbers in the vectors' dtype, on their device."""
+        return torch.as_tensor(values).to(self.device, self.dtype)
+
+    def to_host(self, array: Array) -> Host:
+        """Vectors as host numbers."""
+        return array.cpu().numpy()  # type: ignore[no-any-return]
+
+    def index(self, rows: Host) -> Any:
+        """Row numbers in the form that indexes vectors."""
+        return torch.as_tensor(rows, device=self.device)
+
+    def rowdot(self, a: Array, b: Array) -> Host:
+        """The dot product of each row, (R, D) x (R, D) -> (R,), as float64 on the host."""
+        return (a * b).sum(-1).double().cpu().numpy()  # type: ignore[no-any-return]
+
+
+Vectors = HostVectors | DeviceVectors
+
+
+def vectors_like(positions: Tensor) -> Vectors:
+    """The fitting kind of vectors for positions of a dtype on a device."""
+    if positions.device.type == "cpu":
+        return HostVectors(positions.dtype)
+    return DeviceVectors(positions.dtype, positions.device)

@@ -1,0 +1,323 @@
+"""The No-U-Turn sampler, multinomial and iterative, for desynchronised chains.
+
+Trees are built one leaf at a time: each `advance` is one leapfrog step of every chain, whatever the stage of each
+chain's tree. Between a subtree's first and its current leaf only O(log) states are kept (Phan et al. 2019; Lao and
+Dillon 2019): leaf n is the last of as many nested complete subtrees as n has trailing one-bits, and their first leaves
+are those whose states are in the slots that the bits of n name.
+
+For a chain of momenta p_i, ..., p_n let T_k = p_0 + ... + p_k - p_k / 2. The generalised U-turn criterion (Betancourt
+2017, appendix A.4.2) asks whether rho . M^-1 p turns negative at an end, with rho the sum of the momenta. We take the
+trapezoidal sum rho = T_n - T_i, in which the two ends count half: it is the displacement up to O(step^2), and doesn't
+miss the U-turn of trajectories whose ends weigh as much as their middle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hnbayes._checks import check_count, check_positive
+from hnbayes.kernels.arrays import Array, Host
+from hnbayes.kernels.hmc import DIVERGENCE_THRESHOLD
+from hnbayes.kernels.kernel import (
+    Finished,
+    Kernel,
+    State,
+    column,
+    draw_normal,
+    draw_uniform,
+    integrate,
+    kinetic,
+)
+from hnbayes.kernels.metropolis import log_uniform
+
+MAX_TREE_DEPTH_LIMIT = 20
+
+
+@dataclass
+class Tree:
+    """The trees on their way; each array has the chain first.
+
+    A tree is what is complete; a subtree of as many leaves grows at one of its ends.
+
+    Attributes:
+        q, p, gradient: the current leaf, (C, D).
+        step: signed step size of the subtree, (C, 1).
+        end_q, end_p, end_gradient: the tree's left (0) and right (1) end, (C, 2, D).
+        momentum_sum: over the tree, (C, D).
+        subtree_sum: over the subtree so far, (C, D).
+        first_p, first_T: p and T of the first leaves of open subtrees within the subtree, (C, depth, D).
+        proposal_q, proposal_gradient: the state chosen from the tree, (C, D).
+        candidate_q, candidate_gradient: the state chosen from the subtree, (C, D).
+        proposal_energy, proposal_H: U and H of the tree's choice, (C,).
+        candidate_energy, candidate_H: the same of the subtree's.
+        start: H at the start, (C,).
+        log_weight, subtree_log_weight: log of the sum of exp(start - H) over tree and subtree, (C,).
+        right: 1 where the subtree grows at the right end, (C,).
+        depth: completed doublings, (C,).
+        leaf: leaves of the subtree so far, (C,).
+        n_steps: leapfrog steps of the transition, (C,).
+        accept_sum: sum of min(1, exp(start - H)) over all leaves, (C,).
+        max_error: the H - start of largest magnitude, (C,).
+    """
+
+    q: Array
+    p: Array
+    gradient: Array
+    step: Array
+    end_q: Array
+    end_p: Array
+    end_gradient: Array
+    momentum_sum: Array
+    subtree_sum: Array
+    first_p: Array
+    first_T: Array
+    proposal_q: Array
+    proposal_gradient: Array
+    candidate_q: Array
+    candidate_gradient: Array
+    proposal_energy: Host
+    proposal_H: Host
+    candidate_energy: Host
+    candidate_H: Host
+    start: Host
+    log_weight: Host
+    subtree_log_weight: Host
+    right: Host
+    depth: Host
+    leaf: Host
+    n_steps: Host
+    accept_sum: Host
+    max_error: Host
+
+    @classmethod
+    def empty(cls, state: State, max_depth: int) -> Tree:
+        """Room for the trees of all chains."""
+        C, D = state.position.shape
+        zeros = state.vectors.zeros
+        return cls(
+            *(zeros(C, D) for _ in range(3)),
+            zeros(C, 1),
+            *(zeros(C, 2, D) for _ in range(3)),
+            *(zeros(C, D) for _ in range(2)),
+            *(zeros(C, max_depth, D) for _ in range(2)),
+            *(zeros(C, D) for _ in range(4)),
+            *(np.zeros(C) for _ in range(7)),
+            *(np.zeros(C, np.int64) for _ in range(4)),
+            *(np.zeros(C) for _ in range(2)),
+        )
+
+
+class NUTS(Kernel):
+    """Multinomial NUTS (Hoffman and Gelman 2014; Betancourt 2017) with biased progressive sampling.
+
+    Args:
+        max_tree_depth: the most doublings; a transition takes at most 2^max_tree_depth - 1 steps.
+        delta_max: energy error above which a transition stops and is reported as divergent.
+    """
+
+    stats: ClassVar[dict[str, Any]] = {
+        "lp": np.float64,
+        "acceptance_rate": np.float64,
+        "step_size": np.float64,
+        "tree_depth": np.int64,
+        "n_steps": np.int64,
+        "diverging": np.bool_,
+        "energy": np.float64,
+        "energy_error": np.float64,
+        "max_energy_error": np.float64,
+        "reached_max_treedepth": np.bool_,
+    }
+
+    def __init__(self, max_tree_depth: int = 10, delta_max: float = DIVERGENCE_THRESHOLD) -> None:
+        self.max_tree_depth = check_count("max_tree_depth", max_tree_depth)
+        if max_tree_depth > MAX_TREE_DEPTH_LIMIT:
+            raise ValueError(
+                f"max_tree_depth must be at most {MAX_TREE_DEPTH_LIMIT}; received {max_tree_depth}, "
+                f"which allows 2^{max_tree_depth} leapfrog steps for a draw."
+            )
+        self.delta_max = check_positive("delta_max", delta_max)
+        self._slot, self._closing = subtree_tables(max_tree_depth)
+
+    def advance(self, state: State) -> tuple[State, Finished | None]:
+        """One leapfrog step, so one leaf, of every chain's tree."""
+        with np.errstate(all="ignore"):
+            if state.fresh.any():
+                self._begin(state, np.flatnonzero(state.fresh))
+            tree: Tree = state.path
+            tree.q, tree.p, energy, tree.gradient = integrate(
+                state, tree.q, tree.p, tree.gradient, tree.step
+            )
+            diverging = self._add_leaf(state, energy)
+            turning = self._check_subtrees(state)
+            invalid = turning | diverging
+            complete = np.flatnonzero(~invalid & (tree.leaf == 1 << tree.depth))
+            saturated = np.zeros(state.chains, bool)
+            ended = invalid
+            if len(complete):
+                stopped, at_limit = self._merge(state, complete)
+                saturated[complete] = at_limit
+                ended[complete] = stopped
+            # An abandoned subtree counts as a doubling that was begun.
+            tree.depth += turning | diverging
+            if not ended.any():
+                return state, None
+            return state, self._finish(state, np.flatnonzero(ended), diverging, saturated)
+
+    # The two kinds of random decisions are methods of their own, so that a test can enumerate their outcomes.
+
+    def _choose(self, state: State, rows: Host, log_probability: Host) -> Host:
+        """Say yes with the given probability (above 1 is 1), for each row."""
+        return log_uniform(state, rows) < log_probability  # type: ignore[no-any-return]
+
+    def _direction(self, state: State, rows: Host) -> Host:
+        """1 (right) or 0 (left) with equal probability, for each row."""
+        return (draw_uniform(state, rows) < 0.5).astype(np.int64)
+
+    def _begin(self, state: State, rows: Host) -> None:
+        """Draw momenta; each tree is its first leaf."""
+        if state.path is None:
+            state.path = Tree.empty(state, self.max_tree_depth)
+        tree: Tree = state.path
+        ix = state.vectors.index(rows)
+        q, gradient = state.position[ix], state.gradient[ix]
+        p = state.metric.momentum(draw_normal(state, rows), ix)
+        for side in (0, 1):
+            tree.end_q[ix, side], tree.end_p[ix, side], tree.end_gradient[ix, side] = q, p, gradient
+        tree.proposal_q[ix], tree.proposal_gradient[ix] = q, gradient
+        tree.momentum_sum[ix] = p
+        start = state.energy[rows] + kinetic(state, p, rows)
+        tree.start[rows] = tree.proposal_H[rows] = start
+        tree.proposal_energy[rows] = state.energy[rows]
+        for values in (tree.log_weight, tree.depth, tree.n_steps, tree.accept_sum, tree.max_error):
+            values[rows] = 0
+        self._begin_subtree(state, rows)
+        state.fresh[rows] = False
+
+    def _begin_subtree(self, state: State, rows: Host) -> None:
+        """Choose an end of each tree at random and go on from there."""
+        tree: Tree = state.path
+        right = self._direction(state, rows)
+        ix, side = state.vectors.index(rows), state.vectors.index(right)
+        tree.q[ix], tree.p[ix] = tree.end_q[ix, side], tree.end_p[ix, side]
+        tree.gradient[ix] = tree.end_gradient[ix, side]
+        tree.step[ix] = column(state, np.where(right, 1.0, -1.0) * state.step_size[rows])
+        tree.subtree_sum[ix] = 0.0
+        tree.right[rows] = right
+        tree.subtree_log_weight[rows] = -np.inf
+        tree.leaf[rows] = 0
+
+    def _add_leaf(self, state: State, energy: Host) -> Host:
+        """Weigh the new leaf and choose it with probability weight / subtree's weight. Returns divergences (C,)."""
+        tree: Tree = state.path
+        H = energy + kinetic(state, tree.p)
+        error = H - tree.start
+        error[np.isnan(error)] = np.inf
+        tree.leaf += 1
+        tree.n_steps += 1
+        tree.accept_sum += np.exp(np.minimum(-error, 0.0))
+        np.copyto(tree.max_error, error, where=np.abs(error) > np.abs(tree.max_error))
+        tree.subtree_log_weight = np.logaddexp(tree.subtree_log_weight, -error)
+        rows = np.arange(state.chains)
+        chosen = rows[self._choose(state, rows, -error - tree.subtree_log_weight)]
+        ix = state.vectors.index(chosen)
+        tree.candidate_q[ix], tree.candidate_gradient[ix] = tree.q[ix], tree.gradient[ix]
+        tree.candidate_energy[chosen], tree.candidate_H[chosen] = energy[chosen], H[chosen]
+        return error > self.delta_max
+
+    def _check_subtrees(self, state: State) -> Host:
+        """Whether a subtree that the new leaf completes makes a U-turn, (C,)."""
+        tree: Tree = state.path
+        tree.subtree_sum += tree.p
+        T = tree.subtree_sum - 0.5 * tree.p
+        n = tree.leaf - 1
+        opens = n % 2 == 0
+        opening, closing = np.flatnonzero(opens), np.flatnonzero(~opens)
+        ix, slot = state.vectors.index(opening), state.vectors.index(self._slot[n[opening]])
+        tree.first_p[ix, slot], tree.first_T[ix, slot] = tree.p[ix], T[ix]
+        turning = np.zeros(state.chains, bool)
+        if len(closing):
+            # One row for every pair of a chain and a subtree that ends with its leaf.
+            count = self._closing[n[closing]]
+            rows = np.repeat(closing, count)
+            nesting = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
+            ix, slot = state.vectors.index(rows), state.vectors.index(self._slot[n[rows]] - nesting)
+            turns = is_turning(state, tree.first_p[ix, slot], tree.p[ix], T[ix] - tree.first_T[ix, slot], rows)
+            turning[rows[turns]] = True
+        return turning
+
+    def _merge(self, state: State, rows: Host) -> tuple[Host, Host]:
+        """Join complete subtrees to their trees. Returns which rows end, and which end at the depth limit only."""
+        tree: Tree = state.path
+        # Biased progressive sampling: prefer the new subtree, as far from the start as possible.
+        chosen = rows[self._choose(state, rows, tree.subtree_log_weight[rows] - tree.log_weight[rows])]
+        cx = state.vectors.index(chosen)
+        tree.proposal_q[cx], tree.proposal_gradient[cx] = tree.candidate_q[cx], tree.candidate_gradient[cx]
+        tree.proposal_energy[chosen] = tree.candidate_energy[chosen]
+        tree.proposal_H[chosen] = tree.candidate_H[chosen]
+
+        ix, side = state.vectors.index(rows), state.vectors.index(tree.right[rows])
+        tree.log_weight[rows] = np.logaddexp(tree.log_weight[rows], tree.subtree_log_weight[rows])
+        tree.momentum_sum[ix] += tree.subtree_sum[ix]
+        tree.end_q[ix, side], tree.end_p[ix, side] = tree.q[ix], tree.p[ix]
+        tree.end_gradient[ix, side] = tree.gradient[ix]
+        tree.depth[rows] += 1
+
+        left_p, right_p = tree.end_p[ix, 0], tree.end_p[ix, 1]
+        rho = tree.momentum_sum[ix] - 0.5 * (left_p + right_p)
+        turning = is_turning(state, left_p, right_p, rho, rows)
+        at_limit = tree.depth[rows] >= self.max_tree_depth
+        going_on = rows[~(turning | at_limit)]
+        if len(going_on):
+            self._begin_subtree(state, going_on)
+        return turning | at_limit, at_limit & ~turning
+
+    def _finish(self, state: State, rows: Host, diverging: Host, saturated: Host) -> Finished:
+        """Move chains to what was chosen from their trees."""
+        tree: Tree = state.path
+        ix = state.vectors.index(rows)
+        state.position[ix], state.gradient[ix] = tree.proposal_q[ix], tree.proposal_gradient[ix]
+        state.energy[rows] = tree.proposal_energy[rows]
+        state.fresh[rows] = True
+        info = {
+            "lp": -state.energy[rows],
+            "acceptance_rate": tree.accept_sum[rows] / tree.n_steps[rows],
+            "step_size": state.step_size[rows],
+            "tree_depth": tree.depth[rows],
+            "n_steps": tree.n_steps[rows],
+            "diverging": diverging[rows],
+            "energy": tree.proposal_H[rows],
+            "energy_error": tree.proposal_H[rows] - tree.start[rows],
+            "max_energy_error": tree.max_error[rows],
+            "reached_max_treedepth": saturated[rows],
+        }
+        return Finished(rows, info)
+
+
+def is_turning(state: State, first_p: Array, last_p: Array, rho: Array, rows: Host) -> Host:
+    """Whether the velocity at either end points against the displacement: p . M^-1 rho <= 0.
+
+    Args:
+        state: for the metric.
+        first_p, last_p: momenta at the two ends, (R, D).
+        rho: trapezoidal sum of the momenta from end to end, (R, D).
+        rows: the chain of each row, (R,).
+    """
+    w = state.metric.velocity(rho, state.vectors.index(rows))
+    dots = state.vectors.rowdot
+    return (dots(first_p, w) <= 0) | (dots(last_p, w) <= 0)  # type: ignore[no-any-return]
+
+
+def subtree_tables(max_depth: int) -> tuple[Host, Host]:
+    """For leaf n of a subtree: its slot, and how many nested subtrees it is the last leaf of.
+
+    The slot is the number of one-bits of n // 2: leaf n, if even, opens the subtrees in this slot. The number of
+    trailing one-bits of n counts the subtrees that n, if odd, closes; they were opened in this slot and those below.
+    """
+    # The last doubling adds 2^(max_depth - 1) leaves.
+    leaves = range(1 << (max_depth - 1))
+    slot = np.array([bin(n >> 1).count("1") for n in leaves])
+    closing = np.array([((n ^ (n + 1)).bit_length() - 1) for n in leaves])
+    return slot, closing

@@ -1,0 +1,218 @@
+"""Potential: any U(q), evaluated with its gradient for all chains at once."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hnbayes._checks import check_choice, check_finite, describe
+from hnbayes.params import ParamSpec
+from hnbayes.potentials import evaluators
+from hnbayes.potentials.evaluators import Evaluator
+
+CompileMode = Literal["auto"] | bool
+OnError = Literal["diverge", "raise"]
+
+# What a function may raise for one bad position (a failed Cholesky factorisation, a distribution's argument check)
+# as opposed to a fault of the program, which must surface.
+POSITION_ERRORS = (ArithmeticError, ValueError, RuntimeError)
+
+
+class Potential:
+    """A potential energy U(q) = -log p(q) + constant, batched over chains.
+
+    Calling it gives U of one position, as the wrapped function does. Kernels call `value_and_grad`, which evaluates
+    all chains in one call. The way is found at the first call for a number of chains, a dtype and a device:
+    `torch.func.vmap` of the gradient, captured once as a graph of plain tensor operations
+    (`torch.fx`'s `make_fx`, which removes the cost of the transforms), compiled with `torch.compile` if asked;
+    one chain at a time, with one warning, if the function can't be vectorised.
+
+    A captured function is not called again: later changes of Python values that it reads (not of tensors changed
+    in place) are seen after `reset()` only. `compile=False` calls it at every evaluation.
+
+    Args:
+        function: U, from a position of shape (D,) to a 0-dimensional tensor, made of differentiable torch operations.
+        spec: names and shapes of what the position is made of, if known.
+        compile: True compiles; False neither captures nor compiles; "auto" captures, and compiles where
+            `prepare` is told of a run that is long enough to repay it.
+        on_error: "diverge" gives NaN (so a rejected, divergent transition) to a position for which the function
+            raises; "raise" lets the error out.
+
+    Raises:
+        TypeError: if `function` can't be called.
+        ValueError: if `compile` or `on_error` is none of the values above.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Tensor],
+        *,
+        spec: ParamSpec | None = None,
+        compile: CompileMode = "auto",
+        on_error: OnError = "diverge",
+    ) -> None:
+        if not callable(function):
+            raise TypeError(
+                f"a potential must be a function from a position (D,) to a scalar; received {describe(function)}."
+            )
+        self.function = function
+        self.spec = spec
+        self.compile: CompileMode = check_choice("compile", compile, ("auto", True, False))
+        self.on_error: OnError = check_choice("on_error", on_error, ("diverge", "raise"))
+        self.failures = 0
+        self._evaluators: dict[tuple[object, ...], Evaluator] = {}
+        self._sequential_cause: str | None = None
+
+    def __call__(self, position: Tensor) -> Tensor:
+        """U at one position.
+
+        Args:
+            position: shape (D,).
+
+        Returns:
+            0-dimensional tensor.
+        """
+        return self.function(position)
+
+    def __repr__(self) -> str:
+        name = getattr(self.function, "__qualname__", type(self.function).__name__)
+        size = "" if self.spec is None else f", {self.spec.size} parameters"
+        return f"Potential({name}{size})"
+
+    def reset(self) -> None:
+        """Forget captured and compiled graphs, so that the function is read again."""
+        self._evaluators.clear()
+        self._sequential_cause = None
+
+    def prepare(self, positions: Tensor, evaluations: int | None = None) -> str:
+        """Choose the way of evaluating a batch, before a run.
+
+        Args:
+            positions: a batch (C, D) like those to come.
+            evaluations: about how many evaluations the run will take; lets `compile="auto"` decide.
+
+        Returns:
+            "sequential", "vmap", "captured" or "compiled".
+
+        Raises:
+            TypeError, ValueError: if U doesn't give a differentiable scalar at these positions, or is not finite there.
+        """
+        check_positions(positions, self.spec)
+        return self._evaluator(positions, evaluations).mode
+
+    def value_and_grad(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """U and its gradient for every chain.
+
+        Args:
+            positions: shape (C, D).
+
+        Returns:
+            Values (C,) and gradients (C, D), without a graph; NaN for rows where the function failed.
+        """
+        evaluator = self._evaluator(positions, None)
+        try:
+            return evaluator.value_and_grad(positions)
+        except POSITION_ERRORS as error:
+            self._refuse(error)
+            return self._row_by_row(positions, evaluators.sequential_value_and_grad)
+
+    def value(self, positions: Tensor) -> Tensor:
+        """U for every chain, without gradient (U needs not be differentiable).
+
+        Args:
+            positions: shape (C, D).
+
+        Returns:
+            Values (C,).
+        """
+        key = ("value", tuple(positions.shape), positions.dtype, positions.device)
+        if key not in self._evaluators:
+            self._evaluators[key] = evaluators.build_value(self.function, positions)
+        try:
+            return self._evaluators[key].value(positions)
+        except POSITION_ERRORS as error:
+            self._refuse(error)
+            return self._row_by_row(positions, evaluators.sequential_value)[0]
+
+    def _evaluator(self, positions: Tensor, evaluations: int | None) -> Evaluator:
+        key = ("grad", tuple(positions.shape), positions.dtype, positions.device)
+        if key not in self._evaluators:
+            evaluator = evaluators.build(
+                self.function, positions, self.compile, evaluations, self._sequential_cause
+            )
+            if evaluator.cause is not None and self._sequential_cause is None:
+                self._sequential_cause = evaluator.cause
+                if len(positions) > 1:
+                    warnings.warn(
+                        "the potential can't be evaluated for all chains at once, so chains are evaluated one after "
+                        f"another, which is slower. Cause: {evaluator.cause}",
+                        UserWarning,
+                        stacklevel=4,
+                    )
+            self._evaluators[key] = evaluator
+        return self._evaluators[key]
+
+    def _refuse(self, error: Exception) -> None:
+        if self.on_error == "raise" or isinstance(error, torch.OutOfMemoryError):
+            raise error
+        if self.failures == 0:
+            warnings.warn(
+                "the potential raised an error at a proposed position; such positions count as divergent and are "
+                f"never accepted. First error: {type(error).__name__}: {error}",
+                UserWarning,
+                stacklevel=5,
+            )
+        self.failures += 1
+
+    def _row_by_row(
+        self, positions: Tensor, evaluate: Callable[[Callable[[Tensor], Tensor], Tensor], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor]:
+        """Evaluate each row alone after a batch has failed, so that one row's error stays its own."""
+        values = torch.full(positions.shape[:1], torch.nan, dtype=positions.dtype, device=positions.device)
+        gradients = torch.full_like(positions, torch.nan)
+        for row, position in enumerate(positions):
+            try:
+                value, gradient = evaluate(self.function, position[None])
+            except POSITION_ERRORS:
+                continue
+            values[row], gradients[row] = value[0], gradient[0]
+        return values, gradients
+
+
+def as_potential(
+    function: Callable[[Tensor], Tensor], *, compile: CompileMode = "auto", on_error: OnError = "diverge"
+) -> Potential:
+    """Return a `Potential` as it is, anything else that can be called wrapped as one."""
+    if isinstance(function, Potential):
+        return function
+    return Potential(function, compile=compile, on_error=on_error)
+
+
+def check_positions(positions: Tensor, spec: ParamSpec | None) -> None:
+    """Raise unless positions are a finite floating-point batch (C, D) that fits the spec.
+
+    Raises:
+        TypeError: if they are not a floating-point tensor.
+        ValueError: if their shape doesn't fit, or they hold NaN or infinity.
+    """
+    if not isinstance(positions, Tensor):
+        raise TypeError(f"positions must be a tensor of shape (C, D); received {describe(positions)}.")
+    if positions.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"positions must be float32 or float64; received {describe(positions)}. Convert with .float()."
+        )
+    if positions.ndim != 2 or 0 in positions.shape:
+        raise ValueError(
+            "positions must have shape (C, D) with at least one chain and one dimension; "
+            f"received {tuple(positions.shape)}. A single position q goes in as q[None]."
+        )
+    if spec is not None and positions.shape[1] != spec.size:
+        raise ValueError(
+            f"positions must have D = {spec.size}, the number of the network's parameters; "
+            f"received shape {tuple(positions.shape)}."
+        )
+    check_finite("positions", positions)

@@ -1,0 +1,82 @@
+"""Warnings after a run: what makes its draws doubtful, and what to try."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+
+from hnbayes.kernels.arrays import Host
+from hnbayes.sampling.draws import Draws
+
+LOW_BFMI = 0.3  # Betancourt (2016)
+ENOUGH_DRAWS = 100
+SATURATED_SHARE = 0.01
+COARSE_SPACING = 0.1
+
+
+class SamplingWarning(UserWarning):
+    """The draws may not represent the posterior."""
+
+
+def warn_about(draws: Draws) -> None:
+    """Warn of divergences, of energies that are explored slowly and of trajectories cut at the maximum depth."""
+    if draws.num_draws == 0:
+        if draws.metadata.get("interrupted"):
+            _warn("the run was interrupted before any draw was kept; save_warmup=True keeps those of warm-up.")
+        return
+    stats = draws.stats
+    diverging = stats["diverging"]
+    count = int(diverging.sum())
+    # An improper proposal of Metropolis is a rejection like any other.
+    if count and "energy" in stats:
+        _warn(
+            f"{count} of {diverging.numel()} transitions diverged, in {int(diverging.any(1).sum())} of "
+            f"{draws.chains} chains: the chains did not follow the posterior's curvature there and may be biased. "
+            "Raise target_accept (0.95, 0.99), or reparametrise (non-centred scales)."
+        )
+    if "energy" in stats and draws.num_draws >= ENOUGH_DRAWS:
+        worst = float(bfmi(stats["energy"].numpy()).min())
+        if worst < LOW_BFMI:
+            _warn(
+                f"the energy is explored slowly: E-BFMI {worst:.2f} (should be above {LOW_BFMI}) in the worst chain, "
+                "as it is for heavy tails and funnels. Reparametrise, or run longer."
+            )
+    if "reached_max_treedepth" in stats:
+        share = float(stats["reached_max_treedepth"].double().mean())
+        if share >= SATURATED_SHARE:
+            _warn(
+                f"{share:.0%} of the trajectories were cut at the maximum tree depth: draws are right, but more alike "
+                "than need be. Raise max_tree_depth, or let warm-up run longer."
+            )
+
+
+def bfmi(energy: Host) -> Host:
+    r"""E-BFMI of each chain (Betancourt 2016, eq. 4): \(\sum_n (E_n - E_{n-1})^2 / \sum_n (E_n - \bar E)^2\).
+
+    Args:
+        energy: Hamiltonians of the draws, (C, S).
+    """
+    spread = np.square(energy - energy.mean(1, keepdims=True)).sum(1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.square(np.diff(energy, axis=1)).sum(1) / spread  # type: ignore[no-any-return]
+
+
+def warn_if_coarse(energy: Host, dtype: torch.dtype) -> bool:
+    """Warn if U is so large that float32 can't tell energies apart that differ by 0.1; says whether it did."""
+    if dtype != torch.float32 or not energy.size:
+        return False
+    largest = float(np.abs(energy).max())
+    spacing = float(np.spacing(np.float32(largest)))
+    if spacing <= COARSE_SPACING:
+        return False
+    _warn(
+        f"|U| reaches {largest:.3g}, where float32 numbers are {spacing:.2g} apart, too coarse to accept draws by. "
+        "Use float64 positions and data, or subtract a constant from U."
+    )
+    return True
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, SamplingWarning, stacklevel=4)
