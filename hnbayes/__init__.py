@@ -4,12 +4,17 @@ from hnbayes._version import __version__
 from hnbayes.inference_data import to_inference_data
 from hnbayes.params import ParamSpec
 from hnbayes.potentials import Potential, log_prob_standard_normal_prior, nn_pot_energy
-from hnbayes.sampling import Draws, sample_potential
+from hnbayes.sampling import HMC, MCMC, NUTS, Draws, MultiChainHMC, SamplingWarning, sample_potential
 
 __all__ = [
+    "HMC",
+    "MCMC",
+    "NUTS",
     "Draws",
+    "MultiChainHMC",
     "ParamSpec",
     "Potential",
+    "SamplingWarning",
     "__version__",
     "log_prob_standard_normal_prior",
     "nn_pot_energy",

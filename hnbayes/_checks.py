@@ -66,9 +66,7 @@ def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
     for choice in choices:
         if type(value) is type(choice) and value == choice:
             return value
-    raise ValueError(
-        f"{name} must be one of {', '.join(map(repr, choices))}; received {describe(value)}."
-    )
+    raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; received {describe(value)}.")
 
 
 def check_finite(name: str, tensor: Tensor) -> None:

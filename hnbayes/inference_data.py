@@ -77,7 +77,7 @@ def to_inference_data(
     if isinstance(x, type) or not (hasattr(draws, "positions") and hasattr(draws, "stats")):
         raise TypeError(
             "x must be Draws, or an object whose to_draws() returns them (HMC, NUTS, MCMC, MultiChainHMC); "
-            f"received {x if isinstance(x, type) else type(x)}. Pass what was sampled."
+            f"received {x if isinstance(x, type) else type(draws)}. Pass what was sampled."
         )
     leading, posterior, stats = _sampled(draws.positions, draws.stats, draws.spec, var_name, "")
     arrays: dict[str, Arrays] = {"posterior": posterior, "sample_stats": stats}
@@ -188,9 +188,7 @@ def _check_leading(array: NDArray[Any], leading: tuple[int | None, int | None], 
 def _named(arrays: Arrays, what: str) -> Arrays:
     """The arrays under names that ArviZ takes: '/' would part the groups of a file."""
     if len(result := {name.replace("/", "."): array for name, array in arrays.items()}) < len(arrays):
-        raise ValueError(
-            f"names in {what} must differ with '.' for '/'; received {_some(arrays)}. Rename one."
-        )
+        raise ValueError(f"names in {what} must differ with '.' for '/'; received {_some(arrays)}. Rename one.")
     return result
 
 
@@ -206,9 +204,7 @@ def _checked_dims(dims: Mapping[str, Sequence[str]], groups: Mapping[str, Arrays
     result = {variable.replace("/", "."): names for variable, names in dims.items()}
     for key, names in result.items():
         if key not in known:
-            raise ValueError(
-                f"dims must be of variables that exist: {_some(known)}; received {key!r}. Use those."
-            )
+            raise ValueError(f"dims must be of variables that exist: {_some(known)}; received {key!r}. Use those.")
         if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
             raise TypeError(f"dims[{key!r}] must be a list of names; received {names!r}. Make it one.")
     return {key: list(names) for key, names in result.items()}

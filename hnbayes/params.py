@@ -29,8 +29,7 @@ class ParamSpec:
         object.__setattr__(self, "shapes", tuple(tuple(int(n) for n in shape) for shape in self.shapes))
         if len(self.names) != len(self.shapes):
             raise ValueError(
-                f"names and shapes must be as many; received {len(self.names)} names "
-                f"and {len(self.shapes)} shapes."
+                f"names and shapes must be as many; received {len(self.names)} names and {len(self.shapes)} shapes."
             )
         if len(set(self.names)) != len(self.names):
             twice = sorted({name for name in self.names if self.names.count(name) > 1})
@@ -82,9 +81,7 @@ class ParamSpec:
             lead = tuple(tensor.shape[: tensor.ndim - len(shape)])
             batch = lead if batch is None else batch
             if tuple(tensor.shape) != batch + shape:
-                raise ValueError(
-                    f"parameter {name!r} must have shape {batch + shape}; received {tuple(tensor.shape)}."
-                )
+                raise ValueError(f"parameter {name!r} must have shape {batch + shape}; received {tuple(tensor.shape)}.")
             flat.append(tensor.reshape(*lead, -1))
         return torch.cat(flat, dim=-1)
 
@@ -102,18 +99,16 @@ class ParamSpec:
         """
         if flat.ndim < 1 or flat.shape[-1] != self.size:
             raise ValueError(
-                f"the last dimension must be {self.size}, the number of parameters; "
-                f"received shape {tuple(flat.shape)}."
+                f"the last dimension must be {self.size}, the number of parameters; received shape {tuple(flat.shape)}."
             )
         batch = tuple(flat.shape[:-1])
         if isinstance(flat, Tensor):
             # One split, whose gradient is one `cat`; slices would each cost a zero-filled vector.
-            parts: Sequence[Any] = flat.split(self.sizes, dim=-1)
+            parts: Sequence[Any] = torch.split(flat, list(self.sizes), dim=-1)
         else:
             parts = np.split(flat, np.cumsum(self.sizes)[:-1], axis=-1)
         return {
-            name: part.reshape(batch + shape)
-            for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
+            name: part.reshape(batch + shape) for name, shape, part in zip(self.names, self.shapes, parts, strict=True)
         }
 
     def _in_order(self, params: Mapping[str, Tensor] | Sequence[Tensor]) -> list[Tensor]:

@@ -229,7 +229,11 @@ def _gp_regr(data: dict[str, Any]) -> tuple[Fn, Fn]:
 
 
 def _low_dim_gauss_mix(data: dict[str, Any]) -> tuple[Fn, Fn]:
-    """Two normal components; q = (mu_1, log(mu_2 - mu_1), log s_1, log s_2, logit theta)."""
+    """Two normal components; q = (mu_1, log(mu_2 - mu_1), log s_1, log s_2, logit theta).
+
+    The ordering makes a local minimum, near (-2.35, -4.67, 1.41, -0.24, 0.66), of no weight (450 above the
+    main one) but which holds a chain: of 150 NUTS chains started uniformly on (-2, 2), two ended there.
+    """
     y = _tensor(data["y"])
 
     def constrain(q: Tensor) -> Tensor:

@@ -32,9 +32,7 @@ def _eight_schools(data: dict[str, Any], x: Vector) -> float:
 
 def _kidscore(data: dict[str, Any], x: Vector) -> float:
     location = x[0] + x[1] * np.array(data["mom_hs"]) + x[2] * np.array(data["mom_iq"])
-    return float(
-        stats.norm.logpdf(data["kid_score"], location, x[3]).sum() + stats.halfcauchy.logpdf(x[3], scale=2.5)
-    )
+    return float(stats.norm.logpdf(data["kid_score"], location, x[3]).sum() + stats.halfcauchy.logpdf(x[3], scale=2.5))
 
 
 def _sblrc(data: dict[str, Any], x: Vector) -> float:

@@ -68,7 +68,7 @@ class DeviceVectors:
 
     def tensor(self, array: Array) -> Tensor:
         """The tensor itself."""
-        return array  # type: ignore[no-any-return]
+        return array
 
     def zeros(self, *shape: int) -> Array:
         """Zeros of the vectors' dtype, on their device."""
@@ -80,7 +80,7 @@ class DeviceVectors:
 
     def to_host(self, array: Array) -> Host:
         """Vectors as host numbers."""
-        return array.cpu().numpy()  # type: ignore[no-any-return]
+        return array.cpu().numpy()
 
     def index(self, rows: Host) -> Any:
         """Row numbers in the form that indexes vectors."""
@@ -88,7 +88,7 @@ class DeviceVectors:
 
     def rowdot(self, a: Array, b: Array) -> Host:
         """The dot product of each row, (R, D) x (R, D) -> (R,), as float64 on the host."""
-        return (a * b).sum(-1).double().cpu().numpy()  # type: ignore[no-any-return]
+        return (a * b).sum(-1).double().cpu().numpy()
 
 
 Vectors = HostVectors | DeviceVectors

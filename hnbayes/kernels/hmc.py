@@ -94,10 +94,9 @@ class HMC(Kernel):
         """Draw momenta and set trajectories out from the current draws."""
         if state.path is None:
             count, dimension = state.chains, state.position.shape[1]
-            vectors = [state.vectors.zeros(count, dimension) for _ in range(3)]
-            state.path = Trajectory(
-                *vectors, np.zeros(count), np.zeros(count, np.int64), np.zeros(count, np.int64)
-            )
+            q, p, gradient = (state.vectors.zeros(count, dimension) for _ in range(3))
+            taken, to_take = np.zeros(count, np.int64), np.zeros(count, np.int64)
+            state.path = Trajectory(q, p, gradient, np.zeros(count), taken, to_take)
         path: Trajectory = state.path
         ix = state.vectors.index(rows)
         p = state.metric.momentum(draw_normal(state, rows), ix)

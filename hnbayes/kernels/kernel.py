@@ -109,7 +109,7 @@ def new_state(
 def pick_rows(record: Any, rows: Host, vectors: Vectors) -> Any:
     """A copy of a dataclass with some rows of each of its arrays; other fields stay."""
     ix = vectors.index(rows)
-    changes = {}
+    changes: dict[str, Any] = {}
     for entry in dataclasses.fields(record):
         value = getattr(record, entry.name)
         if isinstance(value, np.ndarray):
@@ -236,9 +236,7 @@ def column(state: State, values: Host) -> Array:
     return state.vectors.from_host(values[:, None])
 
 
-def integrate(
-    state: State, q: Array, p: Array, gradient: Array, step: Array
-) -> tuple[Array, Array, Host, Array]:
+def integrate(state: State, q: Array, p: Array, gradient: Array, step: Array) -> tuple[Array, Array, Host, Array]:
     """A leapfrog step of every chain."""
     return leapfrog_step(q, p, gradient, step, state.metric.velocity, lambda at: evaluate(state, at))
 

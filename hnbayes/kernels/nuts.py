@@ -35,6 +35,19 @@ from hnbayes.kernels.metropolis import log_uniform
 
 MAX_TREE_DEPTH_LIMIT = 20
 
+# The fields of a Tree by kind: a vector, two, one for each depth, a number, or a count a chain.
+VECTORS = (
+    *("q", "p", "gradient", "momentum_sum", "subtree_sum"),
+    *("proposal_q", "proposal_gradient", "candidate_q", "candidate_gradient"),
+)
+ENDS = ("end_q", "end_p", "end_gradient")
+FIRSTS = ("first_p", "first_sum")
+NUMBERS = (
+    *("proposal_energy", "proposal_hamiltonian", "candidate_energy", "candidate_hamiltonian"),
+    *("start", "log_weight", "subtree_log_weight", "accept_sum", "max_error"),
+)
+COUNTS = ("right", "depth", "leaf", "n_steps")
+
 
 @dataclass
 class Tree:
@@ -48,11 +61,11 @@ class Tree:
         end_q, end_p, end_gradient: the tree's left (0) and right (1) end, (C, 2, D).
         momentum_sum: over the tree, (C, D).
         subtree_sum: over the subtree so far, (C, D).
-        first_p, first_T: p and T of the first leaves of open subtrees within the subtree, (C, depth, D).
+        first_p, first_sum: p and T of the first leaves of open subtrees within the subtree, (C, depth, D).
         proposal_q, proposal_gradient: the state chosen from the tree, (C, D).
         candidate_q, candidate_gradient: the state chosen from the subtree, (C, D).
-        proposal_energy, proposal_H: U and H of the tree's choice, (C,).
-        candidate_energy, candidate_H: the same of the subtree's.
+        proposal_energy, proposal_hamiltonian: U and H of the tree's choice, (C,).
+        candidate_energy, candidate_hamiltonian: the same of the subtree's.
         start: H at the start, (C,).
         log_weight, subtree_log_weight: log of the sum of exp(start - H) over tree and subtree, (C,).
         right: 1 where the subtree grows at the right end, (C,).
@@ -73,15 +86,15 @@ class Tree:
     momentum_sum: Array
     subtree_sum: Array
     first_p: Array
-    first_T: Array
+    first_sum: Array
     proposal_q: Array
     proposal_gradient: Array
     candidate_q: Array
     candidate_gradient: Array
     proposal_energy: Host
-    proposal_H: Host
+    proposal_hamiltonian: Host
     candidate_energy: Host
-    candidate_H: Host
+    candidate_hamiltonian: Host
     start: Host
     log_weight: Host
     subtree_log_weight: Host
@@ -97,17 +110,11 @@ class Tree:
         """Room for the trees of all chains."""
         C, D = state.position.shape
         zeros = state.vectors.zeros
-        return cls(
-            *(zeros(C, D) for _ in range(3)),
-            zeros(C, 1),
-            *(zeros(C, 2, D) for _ in range(3)),
-            *(zeros(C, D) for _ in range(2)),
-            *(zeros(C, max_depth, D) for _ in range(2)),
-            *(zeros(C, D) for _ in range(4)),
-            *(np.zeros(C) for _ in range(7)),
-            *(np.zeros(C, np.int64) for _ in range(4)),
-            *(np.zeros(C) for _ in range(2)),
-        )
+        shapes: dict[str, tuple[int, ...]] = dict.fromkeys(VECTORS, (C, D))
+        shapes |= dict.fromkeys(ENDS, (C, 2, D)) | dict.fromkeys(FIRSTS, (C, max_depth, D)) | {"step": (C, 1)}
+        numbers = {name: np.zeros(C) for name in NUMBERS}
+        counts = {name: np.zeros(C, np.int64) for name in COUNTS}
+        return cls(**{name: zeros(*shape) for name, shape in shapes.items()}, **numbers, **counts)
 
 
 class NUTS(Kernel):
@@ -147,9 +154,7 @@ class NUTS(Kernel):
             if state.fresh.any():
                 self._begin(state, np.flatnonzero(state.fresh))
             tree: Tree = state.path
-            tree.q, tree.p, energy, tree.gradient = integrate(
-                state, tree.q, tree.p, tree.gradient, tree.step
-            )
+            tree.q, tree.p, energy, tree.gradient = integrate(state, tree.q, tree.p, tree.gradient, tree.step)
             diverging = self._add_leaf(state, energy)
             turning = self._check_subtrees(state)
             invalid = turning | diverging
@@ -170,7 +175,7 @@ class NUTS(Kernel):
 
     def _choose(self, state: State, rows: Host, log_probability: Host) -> Host:
         """Say yes with the given probability (above 1 is 1), for each row."""
-        return log_uniform(state, rows) < log_probability  # type: ignore[no-any-return]
+        return log_uniform(state, rows) < log_probability
 
     def _direction(self, state: State, rows: Host) -> Host:
         """1 (right) or 0 (left) with equal probability, for each row."""
@@ -189,7 +194,7 @@ class NUTS(Kernel):
         tree.proposal_q[ix], tree.proposal_gradient[ix] = q, gradient
         tree.momentum_sum[ix] = p
         start = state.energy[rows] + kinetic(state, p, rows)
-        tree.start[rows] = tree.proposal_H[rows] = start
+        tree.start[rows] = tree.proposal_hamiltonian[rows] = start
         tree.proposal_energy[rows] = state.energy[rows]
         for values in (tree.log_weight, tree.depth, tree.n_steps, tree.accept_sum, tree.max_error):
             values[rows] = 0
@@ -224,7 +229,7 @@ class NUTS(Kernel):
         chosen = rows[self._choose(state, rows, -error - tree.subtree_log_weight)]
         ix = state.vectors.index(chosen)
         tree.candidate_q[ix], tree.candidate_gradient[ix] = tree.q[ix], tree.gradient[ix]
-        tree.candidate_energy[chosen], tree.candidate_H[chosen] = energy[chosen], H[chosen]
+        tree.candidate_energy[chosen], tree.candidate_hamiltonian[chosen] = energy[chosen], H[chosen]
         return error > self.delta_max
 
     def _check_subtrees(self, state: State) -> Host:
@@ -236,7 +241,7 @@ class NUTS(Kernel):
         opens = n % 2 == 0
         opening, closing = np.flatnonzero(opens), np.flatnonzero(~opens)
         ix, slot = state.vectors.index(opening), state.vectors.index(self._slot[n[opening]])
-        tree.first_p[ix, slot], tree.first_T[ix, slot] = tree.p[ix], T[ix]
+        tree.first_p[ix, slot], tree.first_sum[ix, slot] = tree.p[ix], T[ix]
         turning = np.zeros(state.chains, bool)
         if len(closing):
             # One row for every pair of a chain and a subtree that ends with its leaf.
@@ -244,7 +249,7 @@ class NUTS(Kernel):
             rows = np.repeat(closing, count)
             nesting = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
             ix, slot = state.vectors.index(rows), state.vectors.index(self._slot[n[rows]] - nesting)
-            turns = is_turning(state, tree.first_p[ix, slot], tree.p[ix], T[ix] - tree.first_T[ix, slot], rows)
+            turns = is_turning(state, tree.first_p[ix, slot], tree.p[ix], T[ix] - tree.first_sum[ix, slot], rows)
             turning[rows[turns]] = True
         return turning
 
@@ -256,7 +261,7 @@ class NUTS(Kernel):
         cx = state.vectors.index(chosen)
         tree.proposal_q[cx], tree.proposal_gradient[cx] = tree.candidate_q[cx], tree.candidate_gradient[cx]
         tree.proposal_energy[chosen] = tree.candidate_energy[chosen]
-        tree.proposal_H[chosen] = tree.candidate_H[chosen]
+        tree.proposal_hamiltonian[chosen] = tree.candidate_hamiltonian[chosen]
 
         ix, side = state.vectors.index(rows), state.vectors.index(tree.right[rows])
         tree.log_weight[rows] = np.logaddexp(tree.log_weight[rows], tree.subtree_log_weight[rows])
@@ -288,8 +293,8 @@ class NUTS(Kernel):
             "tree_depth": tree.depth[rows],
             "n_steps": tree.n_steps[rows],
             "diverging": diverging[rows],
-            "energy": tree.proposal_H[rows],
-            "energy_error": tree.proposal_H[rows] - tree.start[rows],
+            "energy": tree.proposal_hamiltonian[rows],
+            "energy_error": tree.proposal_hamiltonian[rows] - tree.start[rows],
             "max_energy_error": tree.max_error[rows],
             "reached_max_treedepth": saturated[rows],
         }
@@ -301,13 +306,14 @@ def is_turning(state: State, first_p: Array, last_p: Array, rho: Array, rows: Ho
 
     Args:
         state: for the metric.
-        first_p, last_p: momenta at the two ends, (R, D).
+        first_p: momenta at one end, (R, D).
+        last_p: momenta at the other, (R, D).
         rho: trapezoidal sum of the momenta from end to end, (R, D).
         rows: the chain of each row, (R,).
     """
     w = state.metric.velocity(rho, state.vectors.index(rows))
     dots = state.vectors.rowdot
-    return (dots(first_p, w) <= 0) | (dots(last_p, w) <= 0)  # type: ignore[no-any-return]
+    return (dots(first_p, w) <= 0) | (dots(last_p, w) <= 0)
 
 
 def subtree_tables(max_depth: int) -> tuple[Host, Host]:

@@ -141,9 +141,7 @@ class Potential:
     def _evaluator(self, positions: Tensor, evaluations: int | None) -> Evaluator:
         key = ("grad", tuple(positions.shape), positions.dtype, positions.device)
         if key not in self._evaluators:
-            evaluator = evaluators.build(
-                self.function, positions, self.compile, evaluations, self._sequential_cause
-            )
+            evaluator = evaluators.build(self.function, positions, self.compile, evaluations, self._sequential_cause)
             if evaluator.cause is not None and self._sequential_cause is None:
                 self._sequential_cause = evaluator.cause
                 if len(positions) > 1:
@@ -202,9 +200,7 @@ def check_positions(positions: Tensor, spec: ParamSpec | None) -> None:
     if not isinstance(positions, Tensor):
         raise TypeError(f"positions must be a tensor of shape (C, D); received {describe(positions)}.")
     if positions.dtype not in (torch.float32, torch.float64):
-        raise TypeError(
-            f"positions must be float32 or float64; received {describe(positions)}. Convert with .float()."
-        )
+        raise TypeError(f"positions must be float32 or float64; received {describe(positions)}. Convert with .float().")
     if positions.ndim != 2 or 0 in positions.shape:
         raise ValueError(
             "positions must have shape (C, D) with at least one chain and one dimension; "

@@ -124,9 +124,7 @@ def build_value(function: Function, positions: Tensor) -> Evaluator:
     return Evaluator("vmap", vectorised) if captured is None else Evaluator("captured", captured)
 
 
-def sequential_value_and_grad(
-    function: Function, positions: Tensor, check: bool = False
-) -> tuple[Tensor, Tensor]:
+def sequential_value_and_grad(function: Function, positions: Tensor, check: bool = False) -> tuple[Tensor, Tensor]:
     """U and its gradient by plain autograd, one row after another.
 
     Args:

@@ -18,9 +18,7 @@ PriorLogProb = Callable[[Tensor], Tensor]
 NllType = Literal["regression", "classification"]
 
 
-def log_prob_standard_normal_prior(
-    position: Tensor, mean: float | Tensor = 0.0, std: float | Tensor = 1.0
-) -> Tensor:
+def log_prob_standard_normal_prior(position: Tensor, mean: float | Tensor = 0.0, std: float | Tensor = 1.0) -> Tensor:
     r"""Log density of an isotropic Gaussian, normalised: \(\log N(q; \mu, \sigma^2 I)\).
 
     Args:
@@ -84,8 +82,7 @@ def nn_pot_energy(
         raise TypeError(f"net must be a torch.nn.Module; received {describe(net)}.")
     if not callable(prior_log_prob_func):
         raise TypeError(
-            "prior_log_prob_func must be a function of the flat weights; "
-            f"received {describe(prior_log_prob_func)}."
+            f"prior_log_prob_func must be a function of the flat weights; received {describe(prior_log_prob_func)}."
         )
     check_choice("nll_type", nll_type, ("regression", "classification"))
     tau = check_positive("tau_pred", tau_pred)
@@ -177,9 +174,9 @@ def _trial_output(net: nn.Module, inputs: Tensor) -> Tensor:
     """The outputs for all inputs at the network's present weights, or at zeros if it holds none."""
     with torch.no_grad():
         try:
-            weights = getattr(net, "weights", None)
-            if hasattr(net, "param_shapes") and weights is None:
-                zeros = [inputs.new_zeros(shape, dtype=torch.get_default_dtype()) for shape in net.param_shapes]
+            shapes: Any = getattr(net, "param_shapes", None)
+            if shapes is not None and getattr(net, "weights", None) is None:
+                zeros = [inputs.new_zeros(shape, dtype=torch.get_default_dtype()) for shape in shapes]
                 output = net.forward(inputs, weights=zeros)
             else:
                 output = net(inputs)
@@ -213,9 +210,7 @@ def _check_regression_targets(targets: Tensor, outputs: Tensor) -> None:
 
 def _check_labels(targets: Tensor, outputs: Tensor) -> None:
     if targets.is_floating_point() or targets.dtype == torch.bool or targets.is_complex():
-        raise TypeError(
-            f"classification needs integer labels; received {describe(targets)}. Convert with .long()."
-        )
+        raise TypeError(f"classification needs integer labels; received {describe(targets)}. Convert with .long().")
     if outputs.ndim != 2:
         raise ValueError(f"classification needs logits of shape (N, classes); received {tuple(outputs.shape)}.")
     if targets.shape != outputs.shape[:1]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from hnbayes._checks import describe
 from hnbayes.kernels.arrays import Host
 
 
@@ -41,7 +42,7 @@ class Event:
     @property
     def warming_up(self) -> Host:
         """Which of the transitions belonged to warm-up, (R,)."""
-        return self.done <= self.warmup  # type: ignore[no-any-return]
+        return self.done <= self.warmup
 
 
 Callback = Callable[[Event], None]
@@ -122,6 +123,22 @@ class TensorBoard:
         """Write one point for every statistic of every chain."""
         for row, chain in enumerate(event.chains):
             for name, values in event.info.items():
-                self.writer.add_scalar(
-                    f"{self.tag}chain_{chain}/{name}", float(values[row]), int(event.done[row])
-                )
+                self.writer.add_scalar(f"{self.tag}chain_{chain}/{name}", float(values[row]), int(event.done[row]))
+
+
+def as_writer(writer: Any) -> Any:
+    """A TensorBoard writer, made for a directory that is given as text.
+
+    Raises:
+        ImportError: if a directory is given and TensorBoard is not installed.
+        TypeError: if it is neither.
+    """
+    if writer is None or hasattr(writer, "add_scalar"):
+        return writer
+    if not isinstance(writer, str):
+        raise TypeError(f"writer must be a SummaryWriter or a directory; received {describe(writer)}.")
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError('a writer directory needs TensorBoard: pip install "hnbayes[tensorboard]".') from error
+    return SummaryWriter(writer)

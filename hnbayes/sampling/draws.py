@@ -88,9 +88,7 @@ class Recorder:
         stats: name -> NumPy dtype.
     """
 
-    def __init__(
-        self, chains: int, draws: int, dimension: int, dtype: torch.dtype, stats: Mapping[str, Any]
-    ) -> None:
+    def __init__(self, chains: int, draws: int, dimension: int, dtype: torch.dtype, stats: Mapping[str, Any]) -> None:
         self.positions = torch.empty((chains, draws, dimension), dtype=dtype)
         self.stats = {name: np.zeros((chains, draws), kind) for name, kind in stats.items()}
         self.counts = np.zeros(chains, np.int64)

@@ -212,9 +212,7 @@ def make_kernel(kernel: str | Kernel, num_steps: int | None, max_tree_depth: int
     return NUTS(max_tree_depth) if kernel == "nuts" else RandomWalkMetropolis()
 
 
-def _initial_metric(
-    metric: str | Tensor, positions: Tensor
-) -> tuple[Metric, Literal["diag", "dense"] | None]:
+def _initial_metric(metric: str | Tensor, positions: Tensor) -> tuple[Metric, Literal["diag", "dense"] | None]:
     """The metric to start with, and the kind that is adapted, if any."""
     chains, dimension = positions.shape
     vectors = vectors_like(positions)

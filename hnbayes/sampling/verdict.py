@@ -60,7 +60,7 @@ def bfmi(energy: Host) -> Host:
     """
     spread = np.square(energy - energy.mean(1, keepdims=True)).sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.square(np.diff(energy, axis=1)).sum(1) / spread  # type: ignore[no-any-return]
+        return np.square(np.diff(energy, axis=1)).sum(1) / spread
 
 
 def warn_if_coarse(energy: Host, dtype: torch.dtype) -> bool:
