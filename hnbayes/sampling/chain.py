@@ -215,15 +215,17 @@ def gather_draws(chains: Sequence[Chain]) -> Draws:
     Raises:
         ValueError: if a chain has no states.
     """
-    kept = [[i for i, report in enumerate(chain._reports) if report is not None] for chain in chains]
-    shortest = min(len(indices) for indices in kept)
+    histories = [
+        [(position, report) for position, report in zip(chain._trajectory, chain._reports, strict=True) if report]
+        for chain in chains
+    ]
+    shortest = min(map(len, histories))
     if shortest == 0:
         raise ValueError("every chain must hold states; received one without. Call simulate_chain(n) first.")
-    kept = [indices[-shortest:] for indices in kept]
-    pairs = list(zip(chains, kept, strict=True))
-    positions = torch.stack([torch.stack([chain._trajectory[i] for i in at]) for chain, at in pairs])
+    histories = [history[-shortest:] for history in histories]
+    positions = torch.stack([torch.stack([position for position, _ in history]) for history in histories])
     stats = {
-        name: torch.from_numpy(np.array([[chain._reports[i][name] for i in at] for chain, at in pairs], dtype=kind))
+        name: torch.from_numpy(np.array([[report[name] for _, report in history] for history in histories], dtype=kind))
         for name, kind in chains[0]._kernel().stats.items()
     }
     metrics = [_metric([chain]).host_inverse()[0] for chain in chains]
