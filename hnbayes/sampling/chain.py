@@ -264,7 +264,7 @@ def _state(chains: Sequence[Chain], kernel: Kernel) -> State:
             values, gradient = potential.value(positions), torch.zeros_like(positions)
         check_start(values, gradient)
     else:
-        values, gradient = (torch.stack(parts) for parts in zip(*known, strict=True))  # type: ignore[arg-type]
+        values, gradient = (torch.stack(parts) for parts in zip(*known, strict=True))
     scales = np.array([chain._scale for chain in chains])
     streams = [chain._stream for chain in chains]
     return new_state(potential, positions, values, gradient, streams, scales, _metric(chains))
