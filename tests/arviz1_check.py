@@ -142,6 +142,11 @@ def check_contents(tree: xr.DataTree) -> None:
     assert list(tree["posterior"]["unit"].values) == ["left", "right"]
 
 
+def check_empty_groups(tree: xr.DataTree) -> None:
+    bare = SimpleNamespace(positions=POSITIONS, stats={}, warmup_positions=None, spec=None, metadata={})
+    assert set(load_module().to_inference_data(bare).children) == {"posterior"}
+
+
 def check_memory(tree: xr.DataTree) -> None:
     for name in ("net.0.weight", "net.0.bias"):
         assert np.shares_memory(tree["posterior"][name].values, POSITIONS)
@@ -195,7 +200,7 @@ def main() -> int:
         print(f"ArviZ {az.__version__} is installed, and this checks 1.x: run it with another Python")
         return 1
     tree = make_tree()
-    for check in (check_contents, check_memory, check_numbers, check_plots, check_file):
+    for check in (check_contents, check_empty_groups, check_memory, check_numbers, check_plots, check_file):
         check(tree)
     print(f"ArviZ {az.__version__}: contents, memory, numbers, plots and files are right")
     return 0

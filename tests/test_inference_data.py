@@ -139,9 +139,7 @@ def test_statistics_keep_their_values_and_the_yes_no_ones_are_bool(draws):
 def test_draws_without_names_are_one_variable(draws):
     bare = FakeDraws(draws.positions, draws.stats)
     assert to_inference_data(bare)["posterior"]["position"].dims == ("chain", "draw", "position_dim_0")
-    named = to_inference_data(
-        bare, var_name="w", dims={"w": ["weight"]}, coords={"weight": list("abcdefghi")}
-    )
+    named = to_inference_data(bare, var_name="w", dims={"w": ["weight"]}, coords={"weight": list("abcdefghi")})
     last = named["posterior"]["w"].sel(weight="i", chain=2, draw=5)
     assert last.item() == 2000 + 50 + 8
 
@@ -206,9 +204,7 @@ def test_log_likelihood_has_one_number_for_an_observation_that_is_a_vector(draws
 
 def test_a_run_keeps_its_own_numbers():
     potential = Potential(lambda q: 0.5 * (q**2).sum(), spec=ParamSpec(("w", "b"), ((2, 2), (2,))))
-    run = sample_potential(
-        potential, torch.zeros(2, 6), warmup=150, draws=20, seed=1, save_warmup=True, progress=False
-    )
+    run = sample_potential(potential, torch.zeros(2, 6), warmup=150, draws=20, seed=1, save_warmup=True, progress=False)
     idata = run.to_inference_data()
     np.testing.assert_array_equal(idata["posterior"]["w"].values[:, :, 1, 0], run.positions[:, :, 2].numpy())
     np.testing.assert_array_equal(idata["posterior"]["b"].values, run.positions[:, :, 4:].numpy())
@@ -273,17 +269,15 @@ def test_float64_stays_and_a_graph_is_left_behind(draws):
 
 def test_attributes_say_what_made_the_draws(draws):
     before = dt.datetime.now(dt.timezone.utc)
-    idata = to_inference_data(draws, attrs={"note": "first run"})
+    idata = to_inference_data(draws, attrs={"note": "first run", "kernel": "mine"})
     for group in ("posterior", "sample_stats", "warmup_posterior", "warmup_sample_stats"):
         attrs = dict(idata[group].attrs)
-        assert (
-            before <= dt.datetime.fromisoformat(attrs.pop("created_at")) <= dt.datetime.now(dt.timezone.utc)
-        )
+        assert before <= dt.datetime.fromisoformat(attrs.pop("created_at")) <= dt.datetime.now(dt.timezone.utc)
         assert isinstance(attrs.pop("inference_library_version"), str)
         assert attrs == {
             "inference_library": "hnbayes",
             "tuning_steps": 15,
-            "kernel": "nuts",
+            "kernel": "mine",  # what the caller says goes
             "seed": 7,
             "warmup": 15,
             "draws": 40,
@@ -332,9 +326,7 @@ def test_a_file_reads_back_equal(draws, tmp_path):
     metadata = {**draws.metadata, **{key: given for key, (given, _) in AWKWARD.items()}}
     full = FakeDraws(draws.positions, draws.stats, draws.warmup_positions, draws.warmup_stats, SPEC, metadata)
     groups = {"observed_data": {"y": np.arange(5.0)}, "constant_data": {"name": np.array(["p", "qr"])}}
-    idata = to_inference_data(
-        full, dims={"0.bias": ["unit"]}, coords={"unit": ["left", "right"]}, groups=groups
-    )
+    idata = to_inference_data(full, dims={"0.bias": ["unit"]}, coords={"unit": ["left", "right"]}, groups=groups)
     path = tmp_path / "draws.nc"
     idata.to_netcdf(str(path))
     back = az.from_netcdf(str(path))
@@ -439,17 +431,27 @@ def test_arviz_1():
 # -------------------- bad input
 
 
-def test_an_object_of_another_kind_is_refused(draws):
-    for wrong, named in (
+class Described:
+    """A class on which what an instance would have is seen, but is not there."""
+
+    positions = property(lambda self: numbered(S))
+    stats = property(lambda self: {})
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
         (42, "int"),
-        (draws.positions, "Tensor"),
+        (torch.zeros(C, S, D), "Tensor"),
         (FakeDraws, "FakeDraws"),
-        (FakeChains, "Chains"),
-    ):
-        with pytest.raises(TypeError, match=rf"must be Draws.*received.*{named}.*Pass"):
-            to_inference_data(wrong)
-    with pytest.raises(TypeError, match=r"must be Draws.*received.*int"):
-        to_inference_data(FakeChains(42))
+        (FakeChains, "FakeChains"),
+        (Described, "Described"),
+        (FakeChains(42), "int"),
+    ],
+)
+def test_an_object_of_another_kind_is_refused(wrong, named):
+    with pytest.raises(TypeError, match=rf"must be Draws.*received.*{named}.*Pass"):
+        to_inference_data(wrong)
 
 
 @pytest.mark.parametrize("shape", [(C, 0, D), (0, S, D), (C, S, 0), (S, D)])
@@ -545,7 +547,5 @@ def test_importing_the_module_imports_neither_arviz_nor_xarray_nor_torch():
         "m = u.module_from_spec(s); s.loader.exec_module(m); "
         "print(*sorted({'arviz', 'xarray', 'torch', 'hnbayes'} & set(sys.modules)))"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code, str(module)], capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code, str(module)], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []

@@ -74,13 +74,13 @@ class HMC(Kernel):
         """One leapfrog step of every chain."""
         with np.errstate(all="ignore"):
             if state.fresh.any():
-                self._begin(state, np.flatnonzero(state.fresh))
+                self._begin(state, state.fresh.nonzero()[0])
             path: Trajectory = state.path
             step = column(state, state.step_size)
             path.q, path.p, energy, path.gradient = integrate(state, path.q, path.p, path.gradient, step)
             path.taken += 1
             # A trajectory that has left the numbers can't come back, so it ends at once and is rejected.
-            ended = np.flatnonzero((path.taken >= path.total) | ~np.isfinite(energy))
+            ended = ((path.taken >= path.total) | ~np.isfinite(energy)).nonzero()[0]
             if not len(ended):
                 return state, None
             return state, self._finish(state, ended, energy)

@@ -152,13 +152,13 @@ class NUTS(Kernel):
         """One leapfrog step, so one leaf, of every chain's tree."""
         with np.errstate(all="ignore"):
             if state.fresh.any():
-                self._begin(state, np.flatnonzero(state.fresh))
+                self._begin(state, state.fresh.nonzero()[0])
             tree: Tree = state.path
             tree.q, tree.p, energy, tree.gradient = integrate(state, tree.q, tree.p, tree.gradient, tree.step)
             diverging = self._add_leaf(state, energy)
             turning = self._check_subtrees(state)
             invalid = turning | diverging
-            complete = np.flatnonzero(~invalid & (tree.leaf == 1 << tree.depth))
+            complete = (~invalid & (tree.leaf == 1 << tree.depth)).nonzero()[0]
             saturated = np.zeros(state.chains, bool)
             ended = invalid
             if len(complete):
@@ -169,7 +169,7 @@ class NUTS(Kernel):
             tree.depth += turning | diverging
             if not ended.any():
                 return state, None
-            return state, self._finish(state, np.flatnonzero(ended), diverging, saturated)
+            return state, self._finish(state, ended.nonzero()[0], diverging, saturated)
 
     # The two kinds of random decisions are methods of their own, so that a test can enumerate their outcomes.
 
@@ -238,8 +238,8 @@ class NUTS(Kernel):
         tree.subtree_sum += tree.p
         T = tree.subtree_sum - 0.5 * tree.p
         n = tree.leaf - 1
-        opens = n % 2 == 0
-        opening, closing = np.flatnonzero(opens), np.flatnonzero(~opens)
+        odd = n & 1
+        opening, closing = (1 - odd).nonzero()[0], odd.nonzero()[0]
         ix, slot = state.vectors.index(opening), state.vectors.index(self._slot[n[opening]])
         tree.first_p[ix, slot], tree.first_sum[ix, slot] = tree.p[ix], T[ix]
         turning = np.zeros(state.chains, bool)

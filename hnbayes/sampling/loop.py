@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -46,14 +47,13 @@ def run(
         callbacks: told of every completed transition.
 
     Returns:
-        The last state, with all chains in order, and whether the run was cut short (Ctrl-C or StopSampling).
+        The state in which each chain ended, and whether the run was cut short (Ctrl-C or StopSampling).
     """
     total = warmup + draws
-    count = state.chains
-    done = np.zeros(count, np.int64)
-    chains = np.arange(count)
-    # Chains whose rows have left the batch are written back here.
-    whole = state
+    done = np.zeros(state.chains, np.int64)
+    chains = np.arange(state.chains)
+    # Each chain is written here when it ends, while its row may run on with others in the batch.
+    final = state.select(chains)
     try:
         while len(chains):
             state, finished = kernel.advance(state)
@@ -64,7 +64,7 @@ def run(
             if not len(rows):
                 continue
             ids = chains[rows]
-            info = finished.info if live.all() else {k: v[live] for k, v in finished.info.items()}
+            info = finished.info if live.all() else {name: values[live] for name, values in finished.info.items()}
             done[ids] += 1
             positions = state.vectors.to_host(state.position[state.vectors.index(rows)])
             _store(sink, warmup_sink, ids, done[ids], warmup, thin, positions, info)
@@ -75,17 +75,32 @@ def run(
                 event = Event(ids, done[ids], warmup, total, positions, info)
                 for callback in callbacks:
                     callback(event)
-            going_on = done[chains] < total
-            if not going_on.all() and 2 * going_on.sum() <= len(chains):
-                _write_back(whole, state, chains)
-                keep = np.flatnonzero(going_on)
-                state, chains = state.select(keep), chains[keep]
-                if len(chains) and kernel.uses_gradient:
-                    state.potential.prepare(state.positions_tensor())
+            ended = done[ids] >= total
+            if ended.any():
+                _write(final, ids[ended], state, rows[ended])
+                for row in rows[ended]:
+                    # A stand-in, so that the chain's own stream stays where the chain has ended.
+                    state.streams[row] = copy.deepcopy(state.streams[row])
+                state, chains = _without_ended(kernel, state, chains, done < total)
     except (KeyboardInterrupt, StopSampling):
-        _write_back(whole, state, chains)
-        return whole, True
-    return whole, False
+        going_on = np.flatnonzero(done[chains] < total)
+        _write(final, chains[going_on], state, going_on)
+        return final, True
+    return final, False
+
+
+def _without_ended(kernel: Kernel, state: State, chains: Host, going_on: Host) -> tuple[State, Host]:
+    """Shrink the batch once half of its rows belong to chains that have ended.
+
+    Not before: each new number of rows costs a new capture of the potential's graph.
+    """
+    keep = np.flatnonzero(going_on[chains])
+    if 2 * len(keep) > len(chains):
+        return state, chains
+    state, chains = state.select(keep), chains[keep]
+    if len(chains) and kernel.uses_gradient:
+        state.potential.prepare(state.positions_tensor())
+    return state, chains
 
 
 def _store(
@@ -108,14 +123,12 @@ def _store(
         sink.store(ids[kept], positions[kept], {name: values[kept] for name, values in info.items()})
 
 
-def _write_back(whole: State, part: State, chains: Host) -> None:
-    """Put the rows of a smaller state back where they stand in the whole."""
-    if part is whole:
-        return
-    ix = whole.vectors.index(chains)
-    whole.position[ix], whole.gradient[ix] = part.position, part.gradient
-    whole.energy[chains] = part.energy
-    whole.step_size[chains] = part.step_size
-    inverse = part.metric.host_inverse()
-    if len(inverse) == len(chains) and len(whole.metric.host_inverse()) == whole.chains:
-        whole.metric.replace_rows(chains, inverse)
+def _write(final: State, chains: Host, state: State, rows: Host) -> None:
+    """Copy rows of the running state to where their chains stand in the final one."""
+    to, ix = final.vectors.index(chains), state.vectors.index(rows)
+    final.position[to], final.gradient[to] = state.position[ix], state.gradient[ix]
+    final.energy[chains] = state.energy[rows]
+    final.step_size[chains] = state.step_size[rows]
+    inverse = state.metric.host_inverse()
+    if len(inverse) == state.chains and len(final.metric.host_inverse()) == final.chains:
+        final.metric.replace_rows(chains, inverse[rows])
