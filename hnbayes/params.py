@@ -61,6 +61,18 @@ class ParamSpec:
         """D, the length of the flat vector."""
         return sum(self.sizes)
 
+    def indices(self, name: str) -> range:
+        """Where a parameter stands in the flat vector.
+
+        Raises:
+            ValueError: if there is no such parameter.
+        """
+        if name not in self.names:
+            raise ValueError(f"there is no parameter {name!r}; the parameters are {', '.join(self.names)}.")
+        at = self.names.index(name)
+        start = sum(self.sizes[:at])
+        return range(start, start + self.sizes[at])
+
     def flatten(self, params: Mapping[str, Tensor] | Sequence[Tensor]) -> Tensor:
         """Lay tensors out as one flat vector.
 

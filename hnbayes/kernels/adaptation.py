@@ -152,6 +152,8 @@ class Adaptation:
         step_size: whether to adapt the step size.
         metric: "diag" or "dense" to adapt the metric, None to leave it.
         pooled: estimate the metric from the draws of all chains.
+        structure: for "dense", which entries of the covariance to keep, (D, D) of bool; None keeps all. It must be
+            block-diagonal up to a permutation, so that what is kept is positive definite.
     """
 
     def __init__(
@@ -162,7 +164,9 @@ class Adaptation:
         step_size: bool = True,
         metric: Literal["diag", "dense"] | None = "diag",
         pooled: bool = False,
+        structure: Host | None = None,
     ) -> None:
+        self.structure = structure
         self.averaging = DualAveraging(state.step_size, target) if step_size else None
         self.windows = Windows.stan(warmup)
         self.warmup = warmup
@@ -202,6 +206,8 @@ class Adaptation:
         if welford is None:
             return
         count, estimate = welford.pooled_covariance() if self.pooled else welford.covariance(int(chain[0]))
+        if self.structure is not None:
+            estimate = estimate * self.structure
         # Stan's shrinkage towards a small multiple of the identity.
         shrunk = count / (count + 5.0) * estimate
         floor = 1e-3 * 5.0 / (count + 5.0)
