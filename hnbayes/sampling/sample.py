@@ -13,12 +13,13 @@ from torch import Tensor
 from hnbayes._checks import check_choice, check_count, check_fraction, check_positive, describe
 from hnbayes._version import __version__
 from hnbayes.kernels.adaptation import Adaptation, find_step_size
-from hnbayes.kernels.arrays import vectors_like
+from hnbayes.kernels.arrays import Host, vectors_like
 from hnbayes.kernels.hmc import HMC, QUARTER_PERIOD
 from hnbayes.kernels.kernel import Kernel, State
 from hnbayes.kernels.metrics import Metric, as_metric, identity_metric
 from hnbayes.kernels.metropolis import RandomWalkMetropolis
 from hnbayes.kernels.nuts import NUTS
+from hnbayes.params import ParamSpec
 from hnbayes.potentials.base import CompileMode, Potential, as_potential, check_positions
 from hnbayes.rng import chain_streams, resolve_seed
 from hnbayes.sampling.callbacks import Callback, ProgressBar
@@ -43,7 +44,7 @@ def sample_potential(
     num_steps: int | None = None,
     target_accept: float = 0.8,
     max_tree_depth: int = 10,
-    metric: str | Tensor = "diag",
+    metric: str | Tensor | Sequence[Sequence[str]] = "diag",
     thin: int = 1,
     seed: int | None = None,
     progress: bool = True,
@@ -72,7 +73,8 @@ def sample_potential(
             for another give `RandomWalkMetropolis(target_accept=...)`).
         max_tree_depth: the most doublings of a "nuts" trajectory.
         metric: "diag" or "dense" adapt the inverse mass matrix; "unit" is the identity; a tensor, () or (D,) or (D, D),
-            is an inverse mass matrix that is kept.
+            is an inverse mass matrix that is kept; a list of tuples of parameter names adapts a dense block for each
+            tuple and a diagonal for the rest (the potential must have a `spec`).
         thin: keep one in so many draws: `draws // thin` are kept.
         seed: a non-negative integer; None draws one from torch's global generator.
         progress: show a progress bar.
@@ -107,6 +109,7 @@ def sample_potential(
     check_positions(positions, U.spec)
     transition = make_kernel(kernel, num_steps, max_tree_depth)
     initial_metric, adapted = _initial_metric(metric, positions)
+    structure = block_structure(metric, U.spec) if isinstance(metric, (list, tuple)) else None
     seed = resolve_seed(seed)
     ids = _chain_ids(chain_ids, len(positions))
 
@@ -125,7 +128,7 @@ def sample_potential(
     if save_warmup:
         warmup_recorder = Recorder(chains, warmup, dimension, positions.dtype, transition.stats)
     target = transition.target_accept or target_accept
-    adapting = Adaptation(state, warmup, target, adapt_step_size, adapted, adaptation == "pooled")
+    adapting = Adaptation(state, warmup, target, adapt_step_size, adapted, adaptation == "pooled", structure)
     bar = ProgressBar(chains * (warmup + draws)) if progress else None
     try:
         state, interrupted = run(
@@ -212,10 +215,35 @@ def make_kernel(kernel: str | Kernel, num_steps: int | None, max_tree_depth: int
     return NUTS(max_tree_depth) if kernel == "nuts" else RandomWalkMetropolis()
 
 
-def _initial_metric(metric: str | Tensor, positions: Tensor) -> tuple[Metric, Literal["diag", "dense"] | None]:
+def block_structure(blocks: Sequence[Sequence[str]], spec: ParamSpec | None) -> Host:
+    """Which entries of the covariance belong to blocks of parameters or to the diagonal, (D, D) of bool.
+
+    Raises:
+        TypeError: if the blocks are not tuples of names.
+        ValueError: if the parameters' names are not known, or a block names an unknown one or one twice.
+    """
+    if not all(isinstance(block, (list, tuple)) for block in blocks):
+        raise TypeError(f"metric must be a name, a tensor or a list of tuples of names; received {describe(blocks)}.")
+    if spec is None:
+        raise ValueError("blocks of the metric need the parameters' names; received a potential without a spec.")
+    named = [name for block in blocks for name in block]
+    if len(set(named)) < len(named):
+        raise ValueError(f"each parameter may be in one block of the metric only; received {blocks}.")
+    structure = np.eye(spec.size, dtype=bool)
+    for block in blocks:
+        members = [index for name in block for index in spec.indices(name)]
+        structure[np.ix_(members, members)] = True
+    return structure
+
+
+def _initial_metric(
+    metric: str | Tensor | Sequence[Sequence[str]], positions: Tensor
+) -> tuple[Metric, Literal["diag", "dense"] | None]:
     """The metric to start with, and the kind that is adapted, if any."""
     chains, dimension = positions.shape
     vectors = vectors_like(positions)
+    if isinstance(metric, (list, tuple)):
+        return identity_metric("dense", chains, dimension, vectors), "dense"
     if not isinstance(metric, str):
         return as_metric(metric, dimension, vectors), None
     check_choice("metric", metric, METRICS)
