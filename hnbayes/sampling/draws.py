@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +12,6 @@ from torch import Tensor
 
 from hnbayes.kernels.arrays import Host
 from hnbayes.params import ParamSpec
-
-if TYPE_CHECKING:
-    import arviz
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,8 @@ class Draws:
             )
         return self.spec.unflatten(self.positions)
 
-    def to_inference_data(self, **kwargs: Any) -> arviz.InferenceData:
-        """The draws as ArviZ data; see `hnbayes.to_inference_data`."""
+    def to_inference_data(self, **kwargs: Any) -> Any:
+        """The draws as ArviZ data (InferenceData on 0.x, DataTree on 1.x); see `hnbayes.to_inference_data`."""
         from hnbayes.inference_data import to_inference_data
 
         return to_inference_data(self, **kwargs)

@@ -244,7 +244,7 @@ def _initial_metric(
     vectors = vectors_like(positions)
     if isinstance(metric, (list, tuple)):
         return identity_metric("dense", chains, dimension, vectors), "dense"
-    if not isinstance(metric, str):
+    if isinstance(metric, Tensor):
         return as_metric(metric, dimension, vectors), None
     check_choice("metric", metric, METRICS)
     if metric == "unit":

@@ -7,7 +7,7 @@ the probabilities it asked for is the probability of the path.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -187,7 +187,7 @@ class Case:
 
     target: Target
     seed: int
-    inverse_mass: torch.Tensor = torch.eye(4, dtype=torch.float64)
+    inverse_mass: torch.Tensor = field(default_factory=lambda: torch.eye(4, dtype=torch.float64))
 
     def momentum(self, z):
         """Momenta L^-T z for M^-1 = L L^T."""
