@@ -84,6 +84,14 @@ def standard_normal(rows: int, columns: int, seed: int) -> Tensor:
     return torch.randn(rows, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
+def moment_scores(target: Target, draws: Tensor) -> Tensor:
+    """z-scores of the means and second moments of independent draws (N, D), all of them in one vector."""
+    centred = draws - target.mean
+    row, column = torch.triu_indices(target.dimension, target.dimension)
+    samples = torch.cat((centred, centred[:, row] * centred[:, column] - target.covariance[row, column]), 1)
+    return samples.mean(0) / (samples.std(0) / len(draws) ** 0.5)
+
+
 def hamiltonian(target: Target, inverse_mass: Tensor, q: Tensor, p: Tensor) -> Tensor:
     """U(q) + p^T M^-1 p / 2 of each row, (N, D) x (N, D) -> (N,)."""
     return torch.stack([target.potential(row) for row in q]) + 0.5 * ((p @ inverse_mass) * p).sum(1)

@@ -51,8 +51,8 @@ class HostVectors:
         return rows
 
     def rowdot(self, a: Array, b: Array) -> Host:
-        """The dot product of each row, (R, D) x (R, D) -> (R,), as float64 on the host."""
-        return np.einsum("rd,rd->r", a, b).astype(np.float64)
+        """The dot product of each row, (R, D) x (R, D) -> (R,), on the host."""
+        return np.einsum("rd,rd->r", a, b)
 
 
 class DeviceVectors:
@@ -87,8 +87,8 @@ class DeviceVectors:
         return torch.as_tensor(rows, device=self.device)
 
     def rowdot(self, a: Array, b: Array) -> Host:
-        """The dot product of each row, (R, D) x (R, D) -> (R,), as float64 on the host."""
-        return (a * b).sum(-1).double().cpu().numpy()
+        """The dot product of each row, (R, D) x (R, D) -> (R,), on the host."""
+        return (a * b).sum(-1).cpu().numpy()
 
 
 Vectors = HostVectors | DeviceVectors

@@ -115,7 +115,7 @@ class HMC(Kernel):
         ix = state.vectors.index(rows)
         end = energy[rows] + kinetic(state, path.p[ix], rows)
         log_accept = log_acceptance(start, end)
-        accepted = log_uniform(state, rows) < log_accept
+        accepted = log_uniform(state, rows) <= log_accept
         taken = rows[accepted]
         tx = state.vectors.index(taken)
         state.position[tx] = path.q[tx]

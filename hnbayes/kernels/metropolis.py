@@ -8,7 +8,7 @@ import numpy as np
 
 from hnbayes._checks import check_fraction
 from hnbayes.kernels.arrays import Host
-from hnbayes.kernels.kernel import Finished, Kernel, State, column, draw_normal, draw_uniform
+from hnbayes.kernels.kernel import Finished, Kernel, State, column, draw_normal
 
 OPTIMAL_ACCEPTANCE = 0.234  # Roberts, Gelman and Gilks (1997), in many dimensions
 
@@ -32,8 +32,8 @@ def log_acceptance(
 
 
 def log_uniform(state: State, rows: Host) -> Host:
-    """Logarithms of uniform numbers in (0, 1], one from each row's stream."""
-    return np.log1p(-draw_uniform(state, rows))
+    """Logarithms of uniform numbers, one from each row's stream: minus a standard exponential number."""
+    return -np.array([state.streams[row].standard_exponential() for row in rows])
 
 
 class RandomWalkMetropolis(Kernel):
@@ -65,7 +65,7 @@ class RandomWalkMetropolis(Kernel):
             values = state.potential.value(state.vectors.tensor(proposal))
             proposed = state.vectors.to_host(state.vectors.array(values)).astype(np.float64)
             log_accept = log_acceptance(state.energy, proposed)
-            accepted = log_uniform(state, rows) < log_accept
+            accepted = log_uniform(state, rows) <= log_accept
         taken = np.flatnonzero(accepted)
         ix = state.vectors.index(taken)
         state.position[ix] = proposal[ix]

@@ -14,6 +14,7 @@ miss the U-turn of trajectories whose ends weigh as much as their middle.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -44,9 +45,9 @@ ENDS = ("end_q", "end_p", "end_gradient")
 FIRSTS = ("first_p", "first_sum")
 NUMBERS = (
     *("proposal_energy", "proposal_hamiltonian", "candidate_energy", "candidate_hamiltonian"),
-    *("start", "log_weight", "subtree_log_weight", "accept_sum", "max_error"),
+    *("start", "log_weight", "subtree_log_weight", "accept_sum", "lowest", "highest"),
 )
-COUNTS = ("right", "depth", "leaf", "n_steps")
+COUNTS = ("right", "depth", "leaf", "size", "n_steps")
 
 
 @dataclass
@@ -71,9 +72,11 @@ class Tree:
         right: 1 where the subtree grows at the right end, (C,).
         depth: completed doublings, (C,).
         leaf: leaves of the subtree so far, (C,).
-        n_steps: leapfrog steps of the transition, (C,).
+        size: leaves of the subtree when it is complete, (C,).
+        n_steps: leapfrog steps of the tree, without the subtree's, (C,).
         accept_sum: sum of min(1, exp(start - H)) over all leaves, (C,).
-        max_error: the H - start of largest magnitude, (C,).
+        lowest, highest: the extremes of start - H over the tree, (C,).
+        saturated: whether the tree has all the doublings that are allowed and no U-turn, (C,).
     """
 
     q: Array
@@ -101,9 +104,12 @@ class Tree:
     right: Host
     depth: Host
     leaf: Host
+    size: Host
     n_steps: Host
     accept_sum: Host
-    max_error: Host
+    lowest: Host
+    highest: Host
+    saturated: Host
 
     @classmethod
     def empty(cls, state: State, max_depth: int) -> Tree:
@@ -114,7 +120,9 @@ class Tree:
         shapes |= dict.fromkeys(ENDS, (C, 2, D)) | dict.fromkeys(FIRSTS, (C, max_depth, D)) | {"step": (C, 1)}
         numbers = {name: np.zeros(C) for name in NUMBERS}
         counts = {name: np.zeros(C, np.int64) for name in COUNTS}
-        return cls(**{name: zeros(*shape) for name, shape in shapes.items()}, **numbers, **counts)
+        return cls(
+            **{name: zeros(*shape) for name, shape in shapes.items()}, **numbers, **counts, saturated=np.zeros(C, bool)
+        )
 
 
 class NUTS(Kernel):
@@ -146,7 +154,7 @@ class NUTS(Kernel):
                 f"which allows 2^{max_tree_depth} leapfrog steps for a draw."
             )
         self.delta_max = check_positive("delta_max", delta_max)
-        self._slot, self._closing = subtree_tables(max_tree_depth)
+        self._slot, self._closed = subtree_tables(max_tree_depth)
 
     def advance(self, state: State) -> tuple[State, Finished | None]:
         """One leapfrog step, so one leaf, of every chain's tree."""
@@ -157,25 +165,21 @@ class NUTS(Kernel):
             tree.q, tree.p, energy, tree.gradient = integrate(state, tree.q, tree.p, tree.gradient, tree.step)
             diverging = self._add_leaf(state, energy)
             turning = self._check_subtrees(state)
-            invalid = turning | diverging
-            complete = (~invalid & (tree.leaf == 1 << tree.depth)).nonzero()[0]
-            saturated = np.zeros(state.chains, bool)
-            ended = invalid
-            if len(complete):
-                stopped, at_limit = self._merge(state, complete)
-                saturated[complete] = at_limit
-                ended[complete] = stopped
+            ended = turning | diverging
+            complete = ((tree.leaf == tree.size) > ended).nonzero()[0]
             # An abandoned subtree counts as a doubling that was begun.
-            tree.depth += turning | diverging
+            tree.depth += ended
+            if len(complete):
+                ended[complete] = self._merge(state, complete)
             if not ended.any():
                 return state, None
-            return state, self._finish(state, ended.nonzero()[0], diverging, saturated)
+            return state, self._finish(state, ended.nonzero()[0], turning, diverging)
 
     # The two kinds of random decisions are methods of their own, so that a test can enumerate their outcomes.
 
     def _choose(self, state: State, rows: Host, log_probability: Host) -> Host:
         """Say yes with the given probability (above 1 is 1), for each row."""
-        return log_uniform(state, rows) < log_probability
+        return log_uniform(state, rows) <= log_probability
 
     def _direction(self, state: State, rows: Host) -> Host:
         """1 (right) or 0 (left) with equal probability, for each row."""
@@ -196,7 +200,7 @@ class NUTS(Kernel):
         start = state.energy[rows] + kinetic(state, p, rows)
         tree.start[rows] = tree.proposal_hamiltonian[rows] = start
         tree.proposal_energy[rows] = state.energy[rows]
-        for values in (tree.log_weight, tree.depth, tree.n_steps, tree.accept_sum, tree.max_error):
+        for values in (tree.log_weight, tree.depth, tree.n_steps, tree.accept_sum, tree.lowest, tree.highest):
             values[rows] = 0
         self._begin_subtree(state, rows)
         state.fresh[rows] = False
@@ -213,48 +217,63 @@ class NUTS(Kernel):
         tree.right[rows] = right
         tree.subtree_log_weight[rows] = -np.inf
         tree.leaf[rows] = 0
+        tree.size[rows] = 1 << tree.depth[rows]
 
     def _add_leaf(self, state: State, energy: Host) -> Host:
         """Weigh the new leaf and choose it with probability weight / subtree's weight. Returns divergences (C,)."""
         tree: Tree = state.path
         H = energy + kinetic(state, tree.p)
-        error = H - tree.start
-        error[np.isnan(error)] = np.inf
+        # fmin passes NaN over, so it counts as an infinite error.
+        log_weight = -np.fmin(H - tree.start, np.inf)
         tree.leaf += 1
-        tree.n_steps += 1
-        tree.accept_sum += np.exp(np.minimum(-error, 0.0))
-        np.copyto(tree.max_error, error, where=np.abs(error) > np.abs(tree.max_error))
-        tree.subtree_log_weight = np.logaddexp(tree.subtree_log_weight, -error)
+        tree.accept_sum += np.exp(np.minimum(log_weight, 0.0))
+        np.minimum(tree.lowest, log_weight, out=tree.lowest)
+        np.maximum(tree.highest, log_weight, out=tree.highest)
+        tree.subtree_log_weight = np.logaddexp(tree.subtree_log_weight, log_weight)
         rows = np.arange(state.chains)
-        chosen = rows[self._choose(state, rows, -error - tree.subtree_log_weight)]
+        chosen = self._choose(state, rows, log_weight - tree.subtree_log_weight).nonzero()[0]
         ix = state.vectors.index(chosen)
         tree.candidate_q[ix], tree.candidate_gradient[ix] = tree.q[ix], tree.gradient[ix]
         tree.candidate_energy[chosen], tree.candidate_hamiltonian[chosen] = energy[chosen], H[chosen]
-        return error > self.delta_max
+        return log_weight < -self.delta_max
 
     def _check_subtrees(self, state: State) -> Host:
         """Whether a subtree that the new leaf completes makes a U-turn, (C,)."""
         tree: Tree = state.path
         tree.subtree_sum += tree.p
         T = tree.subtree_sum - 0.5 * tree.p
-        n = tree.leaf - 1
-        odd = n & 1
-        opening, closing = (1 - odd).nonzero()[0], odd.nonzero()[0]
-        ix, slot = state.vectors.index(opening), state.vectors.index(self._slot[n[opening]])
-        tree.first_p[ix, slot], tree.first_sum[ix, slot] = tree.p[ix], T[ix]
         turning = np.zeros(state.chains, bool)
+        opening, closing = self._opening_and_closing(tree.leaf)
+        if len(opening):
+            ix, slot = state.vectors.index(opening[0]), state.vectors.index(opening[1])
+            tree.first_p[ix, slot], tree.first_sum[ix, slot] = tree.p[ix], T[ix]
         if len(closing):
-            # One row for every pair of a chain and a subtree that ends with its leaf.
-            count = self._closing[n[closing]]
-            rows = np.repeat(closing, count)
-            nesting = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
-            ix, slot = state.vectors.index(rows), state.vectors.index(self._slot[n[rows]] - nesting)
+            rows = closing[0]
+            ix, slot = state.vectors.index(rows), state.vectors.index(closing[1])
             turns = is_turning(state, tree.first_p[ix, slot], tree.p[ix], T[ix] - tree.first_sum[ix, slot], rows)
             turning[rows[turns]] = True
         return turning
 
-    def _merge(self, state: State, rows: Host) -> tuple[Host, Host]:
-        """Join complete subtrees to their trees. Returns which rows end, and which end at the depth limit only."""
+    def _opening_and_closing(self, leaves: Host) -> tuple[Host, Host]:
+        """The pairs (chain, slot) of subtrees that the newest leaves open, and of those that they close.
+
+        Args:
+            leaves: number of leaves of each chain's subtree, the newest included, (C,).
+
+        Returns:
+            Two arrays (2, pairs) of rows and slots; a subtree has as many pairs as it closes subtrees.
+        """
+        opening, closing = [], []
+        for row, leaf in enumerate(leaves.tolist()):
+            closed = self._closed[leaf - 1]
+            if closed:
+                closing += [(row, slot) for slot in closed]
+            else:
+                opening.append((row, self._slot[leaf - 1]))
+        return np.array(opening).T, np.array(closing).T
+
+    def _merge(self, state: State, rows: Host) -> Host:
+        """Join complete subtrees to their trees. Returns which of the rows end their transition, (R,)."""
         tree: Tree = state.path
         # Biased progressive sampling: prefer the new subtree, as far from the start as possible.
         chosen = rows[self._choose(state, rows, tree.subtree_log_weight[rows] - tree.log_weight[rows])]
@@ -269,34 +288,39 @@ class NUTS(Kernel):
         tree.end_q[ix, side], tree.end_p[ix, side] = tree.q[ix], tree.p[ix]
         tree.end_gradient[ix, side] = tree.gradient[ix]
         tree.depth[rows] += 1
+        tree.n_steps[rows] += tree.leaf[rows]
+        tree.leaf[rows] = 0
 
         left_p, right_p = tree.end_p[ix, 0], tree.end_p[ix, 1]
         rho = tree.momentum_sum[ix] - 0.5 * (left_p + right_p)
         turning = is_turning(state, left_p, right_p, rho, rows)
-        at_limit = tree.depth[rows] >= self.max_tree_depth
-        going_on = rows[~(turning | at_limit)]
+        tree.saturated[rows] = ~turning & (tree.depth[rows] >= self.max_tree_depth)
+        ended = turning | tree.saturated[rows]
+        going_on = rows[~ended]
         if len(going_on):
             self._begin_subtree(state, going_on)
-        return turning | at_limit, at_limit & ~turning
+        return ended
 
-    def _finish(self, state: State, rows: Host, diverging: Host, saturated: Host) -> Finished:
+    def _finish(self, state: State, rows: Host, turning: Host, diverging: Host) -> Finished:
         """Move chains to what was chosen from their trees."""
         tree: Tree = state.path
+        n_steps = tree.n_steps[rows] + tree.leaf[rows]
+        lowest, highest = tree.lowest[rows], tree.highest[rows]
         ix = state.vectors.index(rows)
         state.position[ix], state.gradient[ix] = tree.proposal_q[ix], tree.proposal_gradient[ix]
         state.energy[rows] = tree.proposal_energy[rows]
         state.fresh[rows] = True
         info = {
             "lp": -state.energy[rows],
-            "acceptance_rate": tree.accept_sum[rows] / tree.n_steps[rows],
+            "acceptance_rate": tree.accept_sum[rows] / n_steps,
             "step_size": state.step_size[rows],
             "tree_depth": tree.depth[rows],
-            "n_steps": tree.n_steps[rows],
+            "n_steps": n_steps,
             "diverging": diverging[rows],
             "energy": tree.proposal_hamiltonian[rows],
             "energy_error": tree.proposal_hamiltonian[rows] - tree.start[rows],
-            "max_energy_error": tree.max_error[rows],
-            "reached_max_treedepth": saturated[rows],
+            "max_energy_error": -np.where(-lowest > highest, lowest, highest),
+            "reached_max_treedepth": tree.saturated[rows] & ~(turning | diverging)[rows],
         }
         return Finished(rows, info)
 
@@ -316,14 +340,15 @@ def is_turning(state: State, first_p: Array, last_p: Array, rho: Array, rows: Ho
     return (dots(first_p, w) <= 0) | (dots(last_p, w) <= 0)
 
 
-def subtree_tables(max_depth: int) -> tuple[Host, Host]:
-    """For leaf n of a subtree: its slot, and how many nested subtrees it is the last leaf of.
+@lru_cache
+def subtree_tables(max_depth: int) -> tuple[list[int], list[list[int]]]:
+    """For leaf n of a subtree: its slot, and the slots of the nested subtrees that it is the last leaf of.
 
     The slot is the number of one-bits of n // 2: leaf n, if even, opens the subtrees in this slot. The number of
     trailing one-bits of n counts the subtrees that n, if odd, closes; they were opened in this slot and those below.
     """
     # The last doubling adds 2^(max_depth - 1) leaves.
     leaves = range(1 << (max_depth - 1))
-    slot = np.array([bin(n >> 1).count("1") for n in leaves])
-    closing = np.array([((n ^ (n + 1)).bit_length() - 1) for n in leaves])
-    return slot, closing
+    slots = [(n >> 1).bit_count() for n in leaves]
+    closed = [[slots[n] - k for k in range((n ^ (n + 1)).bit_length() - 1)] for n in leaves]
+    return slots, closed

@@ -23,11 +23,14 @@ INVERSE_MASSES = {"scalar": 0.7, "diagonal": DIAGONAL, "dense": DENSE}
 def steps_on_tensors(position, momentum, stepsize, num_steps, inv_mass, pot_energy):
     """`leapfrog_step` on tensors (1, D), as kernels use it on an accelerator."""
     metric = as_metric(inv_mass, len(position), DeviceVectors(position.dtype, position.device))
-    value_and_grad = vmap(grad_and_value(pot_energy))
+
+    def value_and_grad(q):
+        return vmap(grad_and_value(pot_energy))(q)[::-1]
+
     q, p = position[None], momentum[None]
-    gradient, _ = value_and_grad(q)
+    _, gradient = value_and_grad(q)
     for _ in range(num_steps):
-        q, p, _, gradient = leapfrog_step(q, p, gradient, stepsize, metric.velocity, lambda at: value_and_grad(at)[::-1])
+        q, p, _, gradient = leapfrog_step(q, p, gradient, stepsize, metric.velocity, value_and_grad)
     return q[0], p[0]
 
 

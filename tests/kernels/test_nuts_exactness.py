@@ -217,9 +217,7 @@ MASS = [[1.0, 0.3, 0.0, 0.1], [0.3, 0.6, 0.2, 0.0], [0.0, 0.2, 1.5, -0.4], [0.1,
 CASES = {
     "Gaussian": Case(independent_gaussian([0.6, 0.8, 2.0, 6.0]), 9),
     "banana": Case(banana([2.0, 1.0, 0.7, 5.0], [0.6, -0.4, 0.3]), 27),
-    "dense metric": Case(
-        banana([2.0, 1.0, 1.0, 3.0], [0.5, 0.5, 0.5]), 19, torch.tensor(MASS, dtype=torch.float64)
-    ),
+    "dense metric": Case(banana([2.0, 1.0, 1.0, 3.0], [0.5, 0.5, 0.5]), 19, torch.tensor(MASS, dtype=torch.float64)),
 }
 every_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
@@ -236,9 +234,7 @@ def transition_matrix(kind, case, step, outcomes, depth, window):
     starts = np.arange(reach, len(q) - reach)
     directions = np.array(list(itertools.product((0, 1), repeat=depth)))
     table = outcomes(depth)
-    start, direction, outcome = (
-        index.ravel() for index in np.indices((len(starts), len(directions), len(table)))
-    )
+    start, direction, outcome = (index.ravel() for index in np.indices((len(starts), len(directions), len(table))))
     kernel = kind(directions[direction], table[outcome])
     at = starts[start]
     position, _ = kernel.run(case.state(kernel, step, q[at], p[at]))
