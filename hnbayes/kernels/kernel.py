@@ -227,8 +227,13 @@ def draw_uniform(state: State, rows: Host) -> Host:
 def evaluate(state: State, q: Array) -> tuple[Host, Array]:
     """U (C,) on the host as float64 and its gradient (C, D)."""
     values, gradient = state.potential.value_and_grad(state.vectors.tensor(q))
-    host = state.vectors.to_host(state.vectors.array(values))
-    return host.astype(np.float64), state.vectors.array(gradient)
+    return host_energy(state, values), state.vectors.array(gradient)
+
+
+def host_energy(state: State, values: Tensor) -> Host:
+    """U as float64 on the host; what is not finite, -inf too, counts as infinite energy, so it is never accepted."""
+    host = state.vectors.to_host(state.vectors.array(values)).astype(np.float64)
+    return np.where(np.isfinite(host), host, np.inf)
 
 
 def column(state: State, values: Host) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 
 from hnbayes._checks import check_fraction
 from hnbayes.kernels.arrays import Host
-from hnbayes.kernels.kernel import Finished, Kernel, State, column, draw_normal
+from hnbayes.kernels.kernel import Finished, Kernel, State, column, draw_normal, host_energy
 
 OPTIMAL_ACCEPTANCE = 0.234  # Roberts, Gelman and Gilks (1997), in many dimensions
 
@@ -62,8 +62,7 @@ class RandomWalkMetropolis(Kernel):
         with np.errstate(all="ignore"):
             jump = state.metric.displacement(draw_normal(state, rows))
             proposal = state.position + column(state, state.step_size) * jump
-            values = state.potential.value(state.vectors.tensor(proposal))
-            proposed = state.vectors.to_host(state.vectors.array(values)).astype(np.float64)
+            proposed = host_energy(state, state.potential.value(state.vectors.tensor(proposal)))
             log_accept = log_acceptance(state.energy, proposed)
             accepted = log_uniform(state, rows) <= log_accept
         taken = np.flatnonzero(accepted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 import sys
 import warnings
@@ -15,6 +16,7 @@ from torch.func import grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from hnbayes._checks import describe
+from hnbayes.potentials.graph import simplify
 
 Function = Callable[[Tensor], Tensor]
 BatchFunction = Callable[[Tensor], Any]
@@ -101,7 +103,7 @@ def build(
         compiled = _compile(captured, positions, insist=compile is True)
         if compiled is not None:
             return Evaluator("compiled", compiled)
-    return Evaluator("captured", captured)
+    return Evaluator("captured", _simplified(captured, vectorised, positions))
 
 
 def build_value(function: Function, positions: Tensor) -> Evaluator:
@@ -188,21 +190,36 @@ def _why_not(vectorised: BatchFunction, positions: Tensor, reference: tuple[Tens
 
 def _capture(vectorised: BatchFunction, positions: Tensor) -> torch.fx.GraphModule | None:
     """The operations of one evaluation as a graph, if they give the same numbers at another batch too."""
-    nudge = 0.01 * torch.sin(torch.arange(positions.numel(), device=positions.device, dtype=positions.dtype))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             graph = make_fx(vectorised)(positions)
         graph.graph.eliminate_dead_code()
         graph.recompile()
-        for batch in (positions, positions + nudge.view_as(positions)):
-            with torch.no_grad():
-                expected, received = vectorised(batch), graph(batch)
-            if not _all_close(received, expected):
-                return None
+        return graph if _agree(graph, vectorised, positions) else None
     except Exception:  # what can't be captured still runs under vmap
         return None
-    return graph
+
+
+def _simplified(graph: torch.fx.GraphModule, vectorised: BatchFunction, positions: Tensor) -> torch.fx.GraphModule:
+    """The graph with fewer operations, if it gives the same numbers."""
+    try:
+        # A copy of the operations alone: the data stay shared, so that changes in place are seen.
+        simpler = simplify(torch.fx.GraphModule(graph, copy.deepcopy(graph.graph)))
+        return simpler if _agree(simpler, vectorised, positions) else graph
+    except Exception:  # a graph of a kind that was not foreseen is right as it is
+        return graph
+
+
+def _agree(graph: torch.fx.GraphModule, vectorised: BatchFunction, positions: Tensor) -> bool:
+    """Whether a graph gives the same numbers as the function it came from, at two batches."""
+    nudge = 0.01 * torch.sin(torch.arange(positions.numel(), device=positions.device, dtype=positions.dtype))
+    for batch in (positions, positions + nudge.view_as(positions)):
+        with torch.no_grad():
+            expected, received = vectorised(batch), graph(batch)
+        if not _all_close(received, expected):
+            return False
+    return True
 
 
 def _compile(graph: torch.fx.GraphModule, positions: Tensor, insist: bool) -> BatchFunction | None:
