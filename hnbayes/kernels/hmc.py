@@ -85,7 +85,8 @@ class HMC(Kernel):
                 return state, None
             return state, self._finish(state, ended, energy)
 
-    def _steps(self, step_size: Host) -> Host | int:
+    def steps(self, step_size: Host) -> Host | int:
+        """Leapfrog steps of a trajectory at some step sizes."""
         if self.num_steps is not None:
             return self.num_steps
         return np.clip(np.ceil(self.trajectory_length / step_size), 1, self.max_steps).astype(np.int64)
@@ -103,7 +104,7 @@ class HMC(Kernel):
         path.q[ix], path.p[ix], path.gradient[ix] = state.position[ix], p, state.gradient[ix]
         path.start[rows] = state.energy[rows] + kinetic(state, p, rows)
         path.taken[rows] = 0
-        steps = self._steps(state.step_size[rows])
+        steps = self.steps(state.step_size[rows])
         path.total[rows] = steps
         state.fresh[rows] = False
 

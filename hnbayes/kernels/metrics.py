@@ -137,7 +137,10 @@ def as_metric(inverse_mass: float | Tensor, dimension: int, vectors: Vectors) ->
             "the inverse mass must be a number, or a tensor of shape (), (D,) or (D, D); "
             f"received {describe(inverse_mass)}."
         )
-    host = torch.as_tensor(inverse_mass).detach().cpu().double().numpy()
+    if isinstance(inverse_mass, Tensor) and (inverse_mass.requires_grad or inverse_mass.device.type != "cpu"):
+        inverse_mass = inverse_mass.detach().cpu()
+    # Not through torch operations: within torch.func's transforms their results can't be read.
+    host = np.asarray(inverse_mass, dtype=np.float64)
     if host.shape not in ((), (dimension,), (dimension, dimension)):
         raise ValueError(
             f"the inverse mass must be a number or have shape ({dimension},) or ({dimension}, {dimension}); "

@@ -1,0 +1,21 @@
+"""The samplers as kernels of Pyro, all chains of a Pyro model in one batch, networks and Gaussians as its sites."""
+
+from hnbayes.pyro.checks import ModelError
+from hnbayes.pyro.kernels import HMC, NUTS, RandomWalkMetropolis
+from hnbayes.pyro.model_potential import ModelPotential, potential
+from hnbayes.pyro.potentials import as_potential_fn
+from hnbayes.pyro.runner import VectorizedMCMC
+
+RandomWalkKernel = RandomWalkMetropolis  # Pyro's name for it
+
+__all__ = [
+    "HMC",
+    "NUTS",
+    "ModelError",
+    "ModelPotential",
+    "RandomWalkKernel",
+    "RandomWalkMetropolis",
+    "VectorizedMCMC",
+    "as_potential_fn",
+    "potential",
+]
