@@ -11,6 +11,7 @@ from torch import Tensor
 from hnbayes._checks import check_count, describe
 from hnbayes.kernels.arrays import DeviceVectors
 from hnbayes.kernels.metrics import as_metric
+from hnbayes.potentials.evaluators import check_scalar
 
 # Arrays are NumPy arrays or tensors; each function uses one kind throughout.
 Array = Any
@@ -83,7 +84,7 @@ def leapfrog(
             raise ValueError(f"{name} must have shape (D,), as the position; received {tuple(tensor.shape)}.")
     check_count("num_steps", num_steps)
     metric = as_metric(inv_mass, len(position), DeviceVectors(position.dtype, position.device))
-    scalar_gradient = torch.func.grad_and_value(pot_energy)
+    scalar_gradient = torch.func.grad_and_value(lambda q: check_scalar(pot_energy(q)))
 
     def value_and_grad(q: Tensor) -> tuple[Tensor, Tensor]:
         gradient, value = scalar_gradient(q[0])

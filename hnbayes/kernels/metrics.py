@@ -137,10 +137,9 @@ def as_metric(inverse_mass: float | Tensor, dimension: int, vectors: Vectors) ->
             "the inverse mass must be a number, or a tensor of shape (), (D,) or (D, D); "
             f"received {describe(inverse_mass)}."
         )
-    if isinstance(inverse_mass, Tensor) and (inverse_mass.requires_grad or inverse_mass.device.type != "cpu"):
-        inverse_mass = inverse_mass.detach().cpu()
-    # Not through torch operations: within torch.func's transforms their results can't be read.
-    host = np.asarray(inverse_mass, dtype=np.float64)
+    # Read by tolist: within torch.func's transforms, results of torch operations have no memory to read.
+    values = inverse_mass.tolist() if isinstance(inverse_mass, Tensor) else inverse_mass
+    host = np.asarray(values, dtype=np.float64)
     if host.shape not in ((), (dimension,), (dimension, dimension)):
         raise ValueError(
             f"the inverse mass must be a number or have shape ({dimension},) or ({dimension}, {dimension}); "
@@ -155,7 +154,7 @@ def as_metric(inverse_mass: float | Tensor, dimension: int, vectors: Vectors) ->
     if np.abs(host - host.T).max() > SYMMETRY_TOLERANCE * np.abs(host).max():
         raise ValueError("the inverse mass matrix must be symmetric; received one that is not.")
     try:
-        return DenseMetric(vectors, host[None])
+        return DenseMetric(vectors, 0.5 * (host + host.T)[None])
     except np.linalg.LinAlgError as error:
         raise ValueError(
             "the inverse mass matrix must be positive definite; received one whose Cholesky factorisation fails."

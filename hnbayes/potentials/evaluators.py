@@ -164,8 +164,12 @@ def sequential_value(function: Function, positions: Tensor, check: bool = False)
     return torch.stack(values), positions
 
 
-def check_scalar(value: Any) -> None:
-    """Raise unless a potential's value is a floating-point tensor without dimensions."""
+def check_scalar(value: Any) -> Tensor:
+    """A potential's value, if it is a floating-point tensor without dimensions.
+
+    Raises:
+        TypeError, ValueError: if it is not.
+    """
     if not isinstance(value, Tensor):
         raise TypeError(f"the potential must return a 0-dimensional tensor; received {describe(value)}.")
     if value.ndim != 0:
@@ -175,6 +179,7 @@ def check_scalar(value: Any) -> None:
         )
     if not value.is_floating_point():
         raise TypeError(f"the potential must return a floating-point value; received {describe(value)}.")
+    return value
 
 
 def _why_not(vectorised: BatchFunction, positions: Tensor, reference: tuple[Tensor, Tensor]) -> str | None:

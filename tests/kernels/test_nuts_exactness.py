@@ -53,6 +53,7 @@ class ScriptedNUTS(NUTS):
         self.probability = np.full(rows, 0.5**depth)
         self.used = np.zeros(outcomes.shape, bool)
         self.live = np.ones(rows, bool)
+        self.count = np.zeros(rows, np.int64)  # leaves computed in the present transition
         self.log_weight = np.zeros(rows)
         self.leaves = []
 
@@ -61,7 +62,6 @@ class ScriptedNUTS(NUTS):
         position = np.zeros_like(state.position)
         report = {name: np.zeros(state.chains, kind) for name, kind in self.stats.items()}
         while self.live.any():
-            self.merging = False
             state, finished = self.advance(state)
             if finished is None:
                 continue
@@ -79,24 +79,34 @@ class ScriptedNUTS(NUTS):
         self.probability[impossible.any(1)] = 0.0
         return position, report
 
+    def advance(self, state):
+        self.count[state.fresh] = 0
+        self.merging = False
+        return super().advance(state)
+
     def _direction(self, state, rows):
-        return self.directions[rows, state.path.depth[rows]]
+        return self.directions[rows, bit_length(self.count[rows])]
 
     def _choose(self, state, rows, log_probability):
         # Within an advance, leaves are decided upon first, then merges.
-        tree, merging = state.path, self.merging
-        self.merging = True
-        if merging:
-            at = 2**self.max_tree_depth - 1 + tree.depth[rows]
+        if self.merging:
+            at = 2**self.max_tree_depth - 2 + bit_length(self.count[rows])
         else:
-            at = tree.n_steps[rows] - 1
-            self.leaves.append((self.live.copy(), tree.q.copy(), tree.p.copy()))
+            at = self.count.copy()
+            self.count += 1
+            self.leaves.append((self.live.copy(), state.path.q.copy(), state.path.p.copy()))
+        self.merging = True
         outcome, live = self.outcomes[rows, at], self.live[rows]
         p = np.exp(np.minimum(log_probability, 0.0))
         factor = np.select([outcome == YES, outcome == NO], [p, 1 - p], 1.0)
         self.probability[rows[live]] *= factor[live]
         self.used[rows[live], at[live]] = True
         return outcome != NO
+
+
+def bit_length(count):
+    """How often a tree has begun to double when it has computed so many leaves besides its start."""
+    return np.frexp(count)[1]
 
 
 class MergesUniformly(ScriptedNUTS):
@@ -128,14 +138,15 @@ class ChecksWholeSubtreesOnly(ScriptedNUTS):
 
     def _check_subtrees(self, state):
         super()._check_subtrees(state)
-        tree = state.path
-        if not hasattr(self, "first"):
-            self.first = tree.p.copy()
-        opening = tree.leaf == 1
-        self.first[opening] = tree.p[opening]
-        rho = tree.subtree_sum - 0.5 * (self.first + tree.p)
-        turning = is_turning(state, self.first, tree.p, rho, np.arange(state.chains))
-        return turning & (tree.leaf == 1 << tree.depth) & (tree.leaf > 1)
+        p = state.path.p
+        if len(self.leaves) == 1:
+            self.first, self.sum = p.copy(), p.copy()
+        doublings = bit_length(self.count)
+        opening = self.count == 2 ** (doublings - 1)
+        self.sum = np.where(opening[:, None], p, self.sum + p)
+        self.first[opening] = p[opening]
+        turning = is_turning(state, self.first, p, self.sum - 0.5 * (self.first + p), np.arange(state.chains))
+        return turning & (self.count == 2**doublings - 1) & ~opening
 
 
 class SumsLopsidedly(ScriptedNUTS):
