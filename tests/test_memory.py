@@ -24,9 +24,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 
 def test_peak_memory_is_the_draws_and_little_else():
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT], capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", SCRIPT], capture_output=True, text=True, check=True)
     peak = int(result.stdout)
     size = CHAINS * DRAWS * DIMENSION * 4
     print(f"peak {peak / 1e6:.0f} MB for draws of {size / 1e6:.0f} MB")

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from hnbayes._checks import describe

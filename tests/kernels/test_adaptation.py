@@ -24,6 +24,8 @@ SCALES = np.logspace(-1.5, 1.5, 50)
 # acceptance falls off, and the average of the logarithms lies on its safe side, the more so the lower the target.
 BANDS = {0.6: (0.03, 0.20), 0.8: (0.03, 0.15), 0.9: (0.03, 0.06), 0.95: (0.03, 0.03)}
 
+may_warn = pytest.mark.filterwarnings("ignore::hnbayes.sampling.SamplingWarning")  # mutants diverge
+
 
 @pytest.fixture(scope="module")
 def wide() -> Target:
@@ -117,6 +119,7 @@ class Indifferent(DualAveraging):
         return super().update(rows, np.full_like(acceptance, self.target))
 
 
+@may_warn
 @pytest.mark.parametrize("mutant", [Contrary, Indifferent])
 def test_acceptance_check_rejects(wide, mutant, monkeypatch):
     monkeypatch.setattr(adaptation, "DualAveraging", mutant)
@@ -177,6 +180,7 @@ class DividedByN(Welford):
         return count, covariance * (count - 1) / count
 
 
+@may_warn
 @pytest.mark.parametrize("mutant", [MassForInverse, Undivided])
 def test_variance_check_rejects(wide, mutant, monkeypatch):
     monkeypatch.setattr(adaptation, "Welford", mutant)
@@ -191,17 +195,17 @@ OPTIMA = np.array([-1.0, 0.3, 2.0])
 
 
 def slopes(x):
-    """Of the convex functions (x + 1)^2, 0.5 (x - 0.3)^2 and log cosh(x - 2)."""
-    return np.array([2 * (x[0] + 1), x[1] - 0.3, np.tanh(x[2] - 2)])
+    """Of three convex functions with their minima there; like acceptances, bounded."""
+    return np.array([np.tanh(2 * (x[0] + 1)), np.tanh(x[1] - 0.3), (x[2] - 2) / np.hypot(1, x[2] - 2)])
 
 
-def minimise(averaging, steps=3000):
+def minimise(averaging, steps=10_000):
     """Dual averaging of log step sizes, given slopes in place of what acceptance lacks; its answers, (3,)."""
-    rows = np.arange(3)
-    x = np.array([1.0, -2.0, 0.0])
-    for _ in range(steps):
-        x = np.log(averaging.update(rows, averaging.target - slopes(x)))
-    return np.log(averaging.average(rows))
+    rows, x = np.arange(3), np.array([1.0, -2.0, 0.0])
+    with np.errstate(all="ignore"):
+        for _ in range(steps):
+            x = np.log(averaging.update(rows, averaging.target - slopes(x)))
+        return np.log(averaging.average(rows))
 
 
 def test_dual_averaging_minimises_convex_functions():
@@ -227,7 +231,7 @@ class ForgetsNothing(DualAveraging):
 
 @pytest.mark.parametrize("mutant", [Contrary, Indifferent, ForgetsNothing])
 def test_minimisation_rejects(mutant):
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"), pytest.raises(AssertionError):
+    with pytest.raises(AssertionError):
         np.testing.assert_allclose(minimise(mutant(np.full(3, 0.1), 0.8)), OPTIMA, atol=1e-3)
 
 
@@ -261,6 +265,7 @@ def test_step_sizes_of_a_run_are_those_of_the_paper(kernel):
     check_replay(draws, 0.7, restarts={120})
 
 
+@may_warn
 @pytest.mark.parametrize("mutant", [Contrary, Indifferent, Unaveraged, ForgetsNothing])
 def test_replay_rejects(mutant, monkeypatch):
     monkeypatch.setattr(adaptation, "DualAveraging", mutant)
@@ -345,24 +350,16 @@ def test_welford_check_rejects(mutant, dense):
 
 
 def stan_windows(warmup):
-    """Ends of the slow windows as Stan computes them (windowed_adaptation.hpp), by counting transitions."""
+    """Ends of the slow windows as Stan's windowed_adaptation.hpp has them, which never stretches the first."""
     if warmup < 20:
         return ()
-    init, term, size = 75, 50, 25
-    if init + size + term > warmup:
-        init, term = int(0.15 * warmup), int(0.1 * warmup)
-        size = warmup - init - term
-    ends, next_window = [], init + size - 1
-    for counter in range(warmup):
-        if not (init <= counter < warmup - term and counter == next_window):
-            continue
-        ends.append(counter + 1)
-        if next_window == warmup - term - 1:
-            continue
+    if warmup < 150:
+        return (warmup - int(0.1 * warmup),)
+    ends, size, stop = [100], 50, warmup - 50
+    while ends[-1] < stop:
+        end = ends[-1] + size
+        ends.append(end if end == stop or end + 2 * size <= stop else stop)
         size *= 2
-        next_window = counter + size
-        if next_window != warmup - term - 1 and next_window + 2 * size >= warmup - term:
-            next_window = warmup - term - 1
     return tuple(ends)
 
 
@@ -404,17 +401,13 @@ def test_metric_changes_at_the_ends_of_windows_only(wide):
 
     draws = warm_up(wide, Watched(num_steps=3), chains=2, warmup=300, draws=1)
     for chain in range(2):
-        used = metrics[chain]
-        edges = [0, 100, 150, 250, 301]
-        begins = [75, 100, 150]
-        for k, (start, stop) in enumerate(zip(edges, edges[1:], strict=False)):
-            expected = np.ones(50)
-            if k:
-                window = draws.warmup_positions[chain, begins[k - 1] : start].numpy()
-                n = len(window)
-                expected = n / (n + 5) * window.var(0, ddof=1) + 1e-3 * 5 / (n + 5)
-            for inverse in used[start:stop]:
-                np.testing.assert_allclose(inverse, expected, rtol=1e-10)
+        used = np.array(metrics[chain][:301])
+        np.testing.assert_array_equal(used[:100], np.ones((100, 50)))
+        for begin, end, next_end in ((75, 100, 150), (100, 150, 250), (150, 250, 301)):
+            window = draws.warmup_positions[chain, begin:end].numpy()
+            n = end - begin
+            expected = n / (n + 5) * window.var(0, ddof=1) + 1e-3 * 5 / (n + 5)
+            np.testing.assert_allclose(used[end:next_end], np.tile(expected, (next_end - end, 1)), rtol=1e-10)
 
 
 # Dense and pooled metrics in a run
@@ -461,6 +454,7 @@ class MassMatrixForInverse(Welford):
         return count, np.linalg.inv(covariance)
 
 
+@may_warn
 @pytest.mark.parametrize("mutant", [Uncorrelated, MassMatrixForInverse, Undivided])
 def test_dense_check_rejects(mutant, monkeypatch):
     monkeypatch.setattr(adaptation, "Welford", mutant)
@@ -470,14 +464,15 @@ def test_dense_check_rejects(mutant, monkeypatch):
         check_dense(draws, target, 0.6, 1.6)
 
 
-POOLED_BAND = (0.85, 1.18)  # five standard errors of 20 chains' draws, two and a half of one chain's
+POOLED_BAND = (0.85, 1.18)  # five standard errors of the draws of 20 chains; of one chain's, one
+STILL = {"step_size": 0.4, "adapt_step_size": False}  # because adapting it biases the draws of warm-up a little
 
 
 @pytest.mark.parametrize("metric", ["diag", "dense"])
 def test_pooled_metric_is_as_good_as_the_draws_of_all_chains(metric):
     """For the chain that ends its window last, too."""
     target = independent_gaussian([1.0, 3.0]) if metric == "diag" else gaussian([[10.0, 0.8], [0.8, 0.1]])
-    draws = warm_up(target, HMC(), metric=metric, adaptation="pooled", chains=20, warmup=300, draws=1)
+    draws = warm_up(target, HMC(), metric=metric, adaptation="pooled", chains=20, warmup=300, draws=1, **STILL)
     if metric == "diag":
         draws = dataclasses.replace(draws, inverse_metric=torch.diag_embed(draws.inverse_metric))
     check_dense(draws, target, *POOLED_BAND)
@@ -485,6 +480,6 @@ def test_pooled_metric_is_as_good_as_the_draws_of_all_chains(metric):
 
 def test_pooled_check_rejects_own_draws_only():
     target = gaussian([[10.0, 0.8], [0.8, 0.1]])
-    draws = warm_up(target, HMC(), metric="dense", chains=20, warmup=300, draws=1)
+    draws = warm_up(target, HMC(), metric="dense", chains=20, warmup=300, draws=1, **STILL)
     with pytest.raises(AssertionError):
         check_dense(draws, target, *POOLED_BAND)
