@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hnbayes._checks import check_count, check_positive
+from hnbayes._checks import check_count, check_fraction, check_positive
 from hnbayes.kernels.arrays import Array, Host
-from hnbayes.kernels.kernel import Finished, Kernel, State, column, draw_normal, integrate, kinetic
+from hnbayes.kernels.kernel import Finished, Kernel, State, column, draw_normal, draw_uniform, integrate, kinetic
 from hnbayes.kernels.metropolis import log_acceptance, log_uniform
 
 # A quarter of the period of a standard Gaussian, where successive draws are independent. Half a period and a whole one
@@ -24,6 +24,7 @@ class Trajectory:
 
     Attributes:
         q, p, gradient: where they are, (C, D).
+        step: their step sizes, (C,).
         start: the Hamiltonian at their start, (C,).
         taken: leapfrog steps taken, (C,).
         total: leapfrog steps to take, (C,).
@@ -32,6 +33,7 @@ class Trajectory:
     q: Array
     p: Array
     gradient: Array
+    step: Host
     start: Host
     taken: Host
     total: Host
@@ -45,6 +47,8 @@ class HMC(Kernel):
         trajectory_length: integration time, used where `num_steps` is None.
         delta_max: energy error above which a transition is reported as divergent.
         max_steps: the most steps that `trajectory_length` may lead to.
+        jitter: relative amount, below 1, by which the step size of each transition varies at random, so that
+            trajectories don't come back to where they began time after time (Neal 2011, section 3.2).
     """
 
     stats: ClassVar[dict[str, Any]] = {
@@ -64,11 +68,13 @@ class HMC(Kernel):
         trajectory_length: float = QUARTER_PERIOD,
         delta_max: float = DIVERGENCE_THRESHOLD,
         max_steps: int = 1000,
+        jitter: float = 0.0,
     ) -> None:
         self.num_steps = None if num_steps is None else check_count("num_steps", num_steps)
         self.trajectory_length = check_positive("trajectory_length", trajectory_length)
         self.delta_max = check_positive("delta_max", delta_max)
         self.max_steps = check_count("max_steps", max_steps)
+        self.jitter = check_fraction("jitter", jitter) if jitter else 0.0
 
     def advance(self, state: State) -> tuple[State, Finished | None]:
         """One leapfrog step of every chain."""
@@ -76,7 +82,7 @@ class HMC(Kernel):
             if state.fresh.any():
                 self._begin(state, state.fresh.nonzero()[0])
             path: Trajectory = state.path
-            step = column(state, state.step_size)
+            step = column(state, path.step)
             path.q, path.p, energy, path.gradient = integrate(state, path.q, path.p, path.gradient, step)
             path.taken += 1
             # A trajectory that has left the numbers can't come back, so it ends at once and is rejected.
@@ -97,13 +103,16 @@ class HMC(Kernel):
             count, dimension = state.chains, state.position.shape[1]
             q, p, gradient = (state.vectors.zeros(count, dimension) for _ in range(3))
             taken, to_take = np.zeros(count, np.int64), np.zeros(count, np.int64)
-            state.path = Trajectory(q, p, gradient, np.zeros(count), taken, to_take)
+            state.path = Trajectory(q, p, gradient, np.zeros(count), np.zeros(count), taken, to_take)
         path: Trajectory = state.path
         ix = state.vectors.index(rows)
         p = state.metric.momentum(draw_normal(state, rows), ix)
         path.q[ix], path.p[ix], path.gradient[ix] = state.position[ix], p, state.gradient[ix]
         path.start[rows] = state.energy[rows] + kinetic(state, p, rows)
         path.taken[rows] = 0
+        path.step[rows] = state.step_size[rows]
+        if self.jitter:
+            path.step[rows] *= 1 + self.jitter * (2 * draw_uniform(state, rows) - 1)
         steps = self.steps(state.step_size[rows])
         path.total[rows] = steps
         state.fresh[rows] = False
@@ -128,7 +137,7 @@ class HMC(Kernel):
             "lp": -state.energy[rows],
             "acceptance_rate": np.exp(log_accept),
             "accepted": accepted,
-            "step_size": state.step_size[rows],
+            "step_size": path.step[rows],
             "n_steps": path.taken[rows],
             "diverging": ~(error <= self.delta_max),
             "energy": np.where(accepted, end, state.energy[rows] + kinetic_start),

@@ -249,7 +249,7 @@ def integrate(state: State, q: Array, p: Array, gradient: Array, step: Array) ->
 def kinetic(state: State, p: Array, rows: Host | None = None) -> Host:
     """The kinetic energy p^T M^-1 p / 2 of each row, (R,)."""
     ix = None if rows is None else state.vectors.index(rows)
-    return 0.5 * state.vectors.rowdot(p, state.metric.velocity(p, ix)).astype(np.float64)
+    return 0.5 * state.vectors.rowdot(p, state.metric.velocity(p, ix))
 
 
 def check_start(values: Tensor, gradient: Tensor) -> None:

@@ -232,9 +232,10 @@ class NUTS(Kernel):
         tree.subtree_log_weight = np.logaddexp(tree.subtree_log_weight, log_weight)
         rows = np.arange(state.chains)
         chosen = self._choose(state, rows, log_weight - tree.subtree_log_weight).nonzero()[0]
-        ix = state.vectors.index(chosen)
-        tree.candidate_q[ix], tree.candidate_gradient[ix] = tree.q[ix], tree.gradient[ix]
-        tree.candidate_energy[chosen], tree.candidate_hamiltonian[chosen] = energy[chosen], H[chosen]
+        if len(chosen):
+            ix = state.vectors.index(chosen)
+            tree.candidate_q[ix], tree.candidate_gradient[ix] = tree.q[ix], tree.gradient[ix]
+            tree.candidate_energy[chosen], tree.candidate_hamiltonian[chosen] = energy[chosen], H[chosen]
         return log_weight < -self.delta_max
 
     def _check_subtrees(self, state: State) -> Host:

@@ -30,8 +30,8 @@ class _FiniteNonnegative(constraints.Constraint):
 class PrecisionNormal(Distribution):
     r"""The normal distribution of each element with mean \(\mu\) and precision \(\tau \ge 0\), the inverse variance.
 
-    \(\log p(x) = \frac12 \log\frac{\tau}{2\pi} - \frac{\tau}{2} (x - \mu)^2\) where \(\tau > 0\). Where \(\tau = 0\) the
-    distribution is improper and \(\log p(x) = 0\). Elements are independent, as those of `torch.distributions.Normal`:
+    Where \(\tau > 0\), \(\log p(x) = \frac12 \log\frac{\tau}{2\pi} - \frac{\tau}{2} (x - \mu)^2\). Where \(\tau = 0\)
+    the distribution is improper and \(\log p(x) = 0\). Elements are independent, as in `torch.distributions.Normal`:
     the event shape is (), so `expand`, `Independent` and, in `hnbayes.pyro`, `mask` and `to_event` apply.
 
     Where \(\tau = 0\), `mean` is \(\mu\), its limit; `variance` and `entropy` are infinite; and nothing can be sampled.

@@ -45,6 +45,7 @@ def simplify(graph: GraphModule) -> GraphModule:
         _drop_identity(graph, node)
     for node in list(nodes):
         _shorten_views(node)
+        _cheaper_product(graph, node)
         if node.target is aten.tanh.default and _meta(node).device.type == "cpu":
             node.target = host_tanh
     graph.graph.eliminate_dead_code()
@@ -144,3 +145,35 @@ def _shorten_views(node: Node) -> None:
         node.replace_input_with(source, origin)
     elif node.target is aten.transpose.int and source.target is aten.transpose.int and _same_layout(node, origin):
         node.replace_all_uses_with(origin)
+
+
+def _cheaper_product(graph: GraphModule, node: Node) -> None:
+    """Write batched matrix products in the form that CPU libraries are fast at.
+
+    A product over a single inner index is elementwise. The product A^T B that gives a layer's weight gradient, over
+    many data points and with fewer columns than rows, is faster as the transpose of B^T A.
+    """
+    if node.target is not aten.bmm.default or _meta(node).device.type != "cpu":
+        return
+    left, right = node.args
+    if not isinstance(left, Node) or not isinstance(right, Node):
+        return
+    _, rows, inner = _meta(left).shape
+    columns = _meta(right).shape[2]
+    if inner == 1:
+        node.target = aten.mul.Tensor
+        return
+    source = left.args[0] if left.target is aten.transpose.int else None
+    if not isinstance(source, Node) or not _meta(source).is_contiguous() or columns >= rows or inner <= rows:
+        return
+    call = graph.graph.call_function
+    with graph.graph.inserting_before(node):
+        flipped = call(aten.bmm.default, (call(aten.transpose.int, (right, 1, 2)), source))
+        # Views of the product follow, which need it laid out as it was.
+        product = call(
+            aten.clone.default,
+            (call(aten.transpose.int, (flipped, 1, 2)),),
+            {"memory_format": torch.contiguous_format},
+        )
+    product.meta["val"] = node.meta["val"]
+    node.replace_all_uses_with(product)

@@ -104,6 +104,10 @@ def as_pyro(distribution: torch.distributions.Distribution, like: Tensor | None 
             new.__dict__[name] = as_pyro(value, like)
         elif isinstance(value, Tensor) and value.is_floating_point() and like is not None:
             new.__dict__[name] = value.to(like)
+    # `expand` notes whether validation is on. Without the note a distribution that is kept follows Pyro's setting of
+    # the moment, which has to be off under vmap.
+    if new.__dict__.get("_validate_args"):
+        del new.__dict__["_validate_args"]
     return new
 
 

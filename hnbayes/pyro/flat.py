@@ -44,8 +44,8 @@ class FlatPrior:
             if isinstance(part, Scaled):
                 scale = before(scales[part.scale], (1,))
                 mean, precision = torch.zeros_like(scale), scale**-2 if part.centred else torch.ones_like(scale)
-            means.append(mean.expand(*batch, size))
-            precisions.append(precision.expand(*batch, size))
+            means.append(mean.expand((*batch, size)))
+            precisions.append(precision.expand((*batch, size)))
         return to_event(PrecisionNormal(torch.cat(means, -1), torch.cat(precisions, -1)), 1)
 
     @staticmethod

@@ -26,6 +26,11 @@ from hnbayes.pyro.mass import FullMass
 from hnbayes.pyro.potentials import PotentialFn
 
 
+# Of the step size of HMC. Pyro's default trajectory of 2 pi is a period of a standard Gaussian: without it a chain
+# comes back to where it was, draw after draw.
+JITTER = 0.2
+
+
 class HMC(SiteKernel):
     """Hamiltonian Monte Carlo of a fixed trajectory length, in place of `pyro.infer.HMC`.
 
@@ -93,7 +98,7 @@ class HMC(SiteKernel):
     def transition(self) -> Kernel:
         """The engine's HMC."""
         fixed = None if self._adapts_step_size else self._num_steps
-        return kernels.HMC(fixed, self.trajectory_length)
+        return kernels.HMC(fixed, self.trajectory_length, jitter=JITTER)
 
     @property
     def num_steps(self) -> int:

@@ -77,7 +77,7 @@ class Scaled:
     def __call__(self, scales: Mapping[str, Tensor]) -> dist.TorchDistribution:
         """The distribution of the parameter's site, given the scales (*batch,) that were sampled."""
         scale = scales[self.scale] if self.centred else torch.ones_like(scales[self.scale])
-        wide = before(scale, self.shape).expand(*scale.shape, *self.shape)
+        wide = before(scale, self.shape).expand(tuple(scale.shape) + self.shape)
         return to_event(dist.Normal(torch.zeros_like(wide), wide), len(self.shape))
 
 
@@ -178,7 +178,7 @@ def _of_parameter(name: str, prior: Any, like: Tensor, prefix: str) -> Parameter
             f"the prior of {name!r} must be scalar or have the parameter's shape, {shape}; received {given}. "
             "Reshape its arguments; dimensions of 1 are expanded."
         )
-    return to_event(prior.expand(torch.Size(shape[:kept])), kept)
+    return as_pyro(to_event(prior.expand(torch.Size(shape[:kept])), kept))
 
 
 def _matched(patterns: Mapping[str, Any], spec: ParamSpec) -> dict[str, Any]:
