@@ -91,11 +91,11 @@ def sample_potential(
     Raises:
         TypeError, ValueError: if an argument is none of the above, U is not a differentiable scalar, or U or its
             gradient is not finite at an initial position.
+        Exception: what the potential (other than numerical errors) or a callback raises; the draws so far are its
+            attribute `draws`.
     """
     positions = stack_positions(initial_positions)
-    warmup, draws, thin = check_count("warmup", warmup, 0), check_count("draws", draws), check_count("thin", thin)
-    if thin > draws:
-        raise ValueError(f"thin must be at most draws, so that a draw is kept; received {thin} and {draws}.")
+    warmup, draws, thin = _check_lengths(warmup, draws, thin)
     target_accept = check_fraction("target_accept", target_accept)
     check_choice("adaptation", adaptation, ("per-chain", "pooled"))
     if step_size is not None:
@@ -111,25 +111,34 @@ def sample_potential(
     initial_metric, adapted = _initial_metric(metric, positions)
     structure = block_structure(metric, U.spec) if isinstance(metric, (list, tuple)) else None
     seed = resolve_seed(seed)
-    ids = _chain_ids(chain_ids, len(positions))
+    streams = chain_streams(seed, _chain_ids(chain_ids, len(positions)))
 
     began = time.monotonic()
-    mode = "captured"
+    mode = "value only"
     if transition.uses_gradient:
         mode = U.prepare(positions, (warmup + draws) * _steps_assumed(transition))
-    state = transition.init(U, positions, chain_streams(seed, ids), step_size or 1.0, initial_metric)
-    warned = warn_if_coarse(state.energy, positions.dtype)
+    state = transition.init(U, positions, streams, step_size or 1.0, initial_metric)
     if step_size is None:
         state.step_size[:] = find_step_size(transition, state)
+    warned = warn_if_coarse(state.energy, positions.dtype)
 
     chains, dimension = positions.shape
     recorder = Recorder(chains, draws // thin, dimension, positions.dtype, transition.stats)
-    warmup_recorder = None
-    if save_warmup:
-        warmup_recorder = Recorder(chains, warmup, dimension, positions.dtype, transition.stats)
+    warmup_recorder = Recorder(chains, warmup, dimension, positions.dtype, transition.stats) if save_warmup else None
     target = transition.target_accept or target_accept
     adapting = Adaptation(state, warmup, target, adapt_step_size, adapted, adaptation == "pooled", structure)
     bar = ProgressBar(chains * (warmup + draws)) if progress else None
+    metadata: dict[str, Any] = {
+        "kernel": type(transition).__name__,
+        "seed": seed,
+        "chains": chains,
+        "warmup": warmup,
+        "draws": draws,
+        "thin": thin,
+        "target_accept": target,
+        "evaluation": mode,
+        "version": __version__,
+    }
     try:
         state, interrupted = run(
             transition,
@@ -142,27 +151,26 @@ def sample_potential(
             adaptation=adapting if warmup else None,
             callbacks=(*callbacks, bar) if bar else callbacks,
         )
+    except Exception as error:
+        # Whatever stops a run, what it has sampled goes with the error: `error.draws`.
+        error.draws = _collect(recorder, warmup_recorder, state, U, metadata)  # type: ignore[attr-defined]
+        raise
     finally:
         if bar:
             bar.close()
-    metadata: dict[str, Any] = {
-        "kernel": type(transition).__name__,
-        "seed": seed,
-        "chains": chains,
-        "warmup": warmup,
-        "draws": draws,
-        "thin": thin,
-        "target_accept": target,
-        "evaluation": mode,
-        "sampling_time": time.monotonic() - began,
-        "interrupted": int(interrupted),
-        "version": __version__,
-    }
+    metadata |= {"sampling_time": time.monotonic() - began, "interrupted": int(interrupted)}
     result = _collect(recorder, warmup_recorder, state, U, metadata)
     if not warned:
         warn_if_coarse(result.stats["lp"].numpy(), positions.dtype)
     warn_about(result)
     return result
+
+
+def _check_lengths(warmup: int, draws: int, thin: int) -> tuple[int, int, int]:
+    warmup, draws, thin = check_count("warmup", warmup, 0), check_count("draws", draws), check_count("thin", thin)
+    if thin > draws:
+        raise ValueError(f"thin must be at most draws, so that a draw is kept; received {thin} and {draws}.")
+    return warmup, draws, thin
 
 
 def stack_positions(initial_positions: Tensor | Sequence[Tensor]) -> Tensor:
