@@ -24,7 +24,6 @@ class Trajectory:
 
     Attributes:
         q, p, gradient: where they are, (C, D).
-        step: their step sizes, (C,).
         start: the Hamiltonian at their start, (C,).
         taken: leapfrog steps taken, (C,).
         total: leapfrog steps to take, (C,).
@@ -33,7 +32,6 @@ class Trajectory:
     q: Array
     p: Array
     gradient: Array
-    step: Host
     start: Host
     taken: Host
     total: Host
@@ -47,7 +45,7 @@ class HMC(Kernel):
         trajectory_length: integration time, used where `num_steps` is None.
         delta_max: energy error above which a transition is reported as divergent.
         max_steps: the most steps that `trajectory_length` may lead to.
-        jitter: relative amount, below 1, by which the step size of each transition varies at random, so that
+        jitter: a share j, below 1; each transition takes a random number of steps from (1 - j) L to L, so that
             trajectories don't come back to where they began time after time (Neal 2011, section 3.2).
     """
 
@@ -82,7 +80,7 @@ class HMC(Kernel):
             if state.fresh.any():
                 self._begin(state, state.fresh.nonzero()[0])
             path: Trajectory = state.path
-            step = column(state, path.step)
+            step = column(state, state.step_size)
             path.q, path.p, energy, path.gradient = integrate(state, path.q, path.p, path.gradient, step)
             path.taken += 1
             # A trajectory that has left the numbers can't come back, so it ends at once and is rejected.
@@ -103,17 +101,17 @@ class HMC(Kernel):
             count, dimension = state.chains, state.position.shape[1]
             q, p, gradient = (state.vectors.zeros(count, dimension) for _ in range(3))
             taken, to_take = np.zeros(count, np.int64), np.zeros(count, np.int64)
-            state.path = Trajectory(q, p, gradient, np.zeros(count), np.zeros(count), taken, to_take)
+            state.path = Trajectory(q, p, gradient, np.zeros(count), taken, to_take)
         path: Trajectory = state.path
         ix = state.vectors.index(rows)
         p = state.metric.momentum(draw_normal(state, rows), ix)
         path.q[ix], path.p[ix], path.gradient[ix] = state.position[ix], p, state.gradient[ix]
         path.start[rows] = state.energy[rows] + kinetic(state, p, rows)
         path.taken[rows] = 0
-        path.step[rows] = state.step_size[rows]
-        if self.jitter:
-            path.step[rows] *= 1 + self.jitter * (2 * draw_uniform(state, rows) - 1)
         steps = self.steps(state.step_size[rows])
+        if self.jitter:
+            fewest = np.ceil((1 - self.jitter) * steps)
+            steps = (fewest + draw_uniform(state, rows) * (steps - fewest + 1)).astype(np.int64)
         path.total[rows] = steps
         state.fresh[rows] = False
 
@@ -137,7 +135,7 @@ class HMC(Kernel):
             "lp": -state.energy[rows],
             "acceptance_rate": np.exp(log_accept),
             "accepted": accepted,
-            "step_size": path.step[rows],
+            "step_size": state.step_size[rows],
             "n_steps": path.taken[rows],
             "diverging": ~(error <= self.delta_max),
             "energy": np.where(accepted, end, state.energy[rows] + kinetic_start),

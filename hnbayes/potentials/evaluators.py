@@ -79,7 +79,7 @@ def build(
         TypeError, ValueError: if U doesn't return a differentiable scalar.
     """
     positions = positions.detach()
-    reference = sequential_value_and_grad(function, positions[:1], check=True)
+    sequential_value_and_grad(function, positions[:1], check=True)
 
     def one_by_one(batch: Tensor) -> tuple[Tensor, Tensor]:
         values, gradients = sequential_value_and_grad(function, batch)
@@ -88,7 +88,7 @@ def build(
     if known_cause is not None:
         return Evaluator("sequential", one_by_one, known_cause)
     vectorised = vmap(grad_and_value(function))
-    cause = _why_not(vectorised, positions, reference)
+    cause = _why_not(vectorised, function, positions)
     if cause is not None:
         return Evaluator("sequential", one_by_one, cause)
     if compile is False:
@@ -182,15 +182,20 @@ def check_scalar(value: Any) -> Tensor:
     return value
 
 
-def _why_not(vectorised: BatchFunction, positions: Tensor, reference: tuple[Tensor, Tensor]) -> str | None:
-    """Why a vectorised gradient can't be used, or None if it agrees with the sequential one."""
-    try:
-        gradients, values = vectorised(positions)
-    except Exception as error:  # functorch raises many kinds; the sequential way above has worked
-        return _brief(error)
-    if _close(values[:1], reference[0]) and _close(gradients[:1], reference[1]):
-        return None
-    return "vmap gives another value than the function alone (does it draw random numbers or change its own state?)"
+def _why_not(vectorised: BatchFunction, function: Function, positions: Tensor) -> str | None:
+    """Why a vectorised gradient can't be used, or None if it agrees with the sequential one at two points."""
+    for batch, row in ((positions, 0), (_nudged(positions), len(positions) - 1)):
+        try:
+            gradients, values = vectorised(batch)
+            value, gradient = sequential_value_and_grad(function, batch[row : row + 1])
+        except Exception as error:  # functorch raises many kinds; the sequential way above has worked
+            return _brief(error)
+        if not (_close(values[row : row + 1], value) and _close(gradients[row : row + 1], gradient)):
+            return (
+                "vmap gives another value than the function alone (does it draw random numbers or change its own "
+                "state?)"
+            )
+    return None
 
 
 def _capture(vectorised: BatchFunction, positions: Tensor) -> torch.fx.GraphModule | None:
@@ -218,13 +223,18 @@ def _simplified(graph: torch.fx.GraphModule, vectorised: BatchFunction, position
 
 def _agree(graph: torch.fx.GraphModule, vectorised: BatchFunction, positions: Tensor) -> bool:
     """Whether a graph gives the same numbers as the function it came from, at two batches."""
-    nudge = 0.01 * torch.sin(torch.arange(positions.numel(), device=positions.device, dtype=positions.dtype))
-    for batch in (positions, positions + nudge.view_as(positions)):
+    for batch in (positions, _nudged(positions)):
         with torch.no_grad():
             expected, received = vectorised(batch), graph(batch)
         if not _all_close(received, expected):
             return False
     return True
+
+
+def _nudged(positions: Tensor) -> Tensor:
+    """A batch near another."""
+    nudge = 0.01 * torch.sin(torch.arange(positions.numel(), device=positions.device, dtype=positions.dtype))
+    return positions + nudge.view_as(positions)
 
 
 def _compile(graph: torch.fx.GraphModule, positions: Tensor, insist: bool) -> BatchFunction | None:

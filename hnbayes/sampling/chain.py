@@ -54,8 +54,8 @@ class Chain(ABC):
         self._potential: Potential = as_potential(pot_energy_func, on_error="raise")
         self._position = initial_position.detach().clone()
         self._scale = scale
-        self._inv_mass = inv_mass
         as_metric(inv_mass, len(initial_position), vectors_like(initial_position))
+        self._inv_mass = inv_mass.detach().clone() if isinstance(inv_mass, Tensor) else inv_mass
         self._logger = logger
         self._log_interval = check_count("log_interval", log_interval)
         self._writer = writer
@@ -177,6 +177,15 @@ def advance_together(chains: Sequence[Chain], n: int) -> None:
     _remember(chains, state)
 
 
+def prepare_together(chains: Sequence[Chain]) -> None:
+    """Evaluate the potential of chains that advance together once, so that its graph is there."""
+    state = _state(chains, chains[0]._kernel())
+    if chains[0]._kernel().uses_gradient:
+        state.potential.value_and_grad(state.positions_tensor())
+    else:
+        state.potential.value(state.positions_tensor())
+
+
 def warm_up_together(
     chains: Sequence[Chain], n: int, target_accept: float | None, metric: Literal["diag", "dense", "unit"]
 ) -> None:
@@ -228,15 +237,17 @@ def gather_draws(chains: Sequence[Chain]) -> Draws:
         name: torch.from_numpy(np.array([[report[name] for _, report in history] for history in histories], dtype=kind))
         for name, kind in chains[0]._kernel().stats.items()
     }
-    metrics = [_metric([chain]).host_inverse()[0] for chain in chains]
+    inverses = [torch.tensor(_metric([chain]).host_inverse()[0]) for chain in chains]
     dimension = positions.shape[-1]
+    if any(inverse.ndim == 2 for inverse in inverses):
+        inverses = [m if m.ndim == 2 else torch.diag(m.expand(dimension)) for m in inverses]
+    else:
+        inverses = [m.expand(dimension) for m in inverses]
     return Draws(
         positions=positions.cpu(),
         stats=stats,
         step_size=torch.tensor([chain._scale for chain in chains], dtype=torch.float64),
-        inverse_metric=torch.stack(
-            [torch.tensor(m) if m.ndim == 2 else torch.tensor(m).expand(dimension).clone() for m in metrics]
-        ),
+        inverse_metric=torch.stack(inverses),
         spec=chains[0]._potential.spec,
         metadata={"kernel": type(chains[0]).__name__, "seed": chains[0].seed, "draws": shortest, "warmup": 0},
     )

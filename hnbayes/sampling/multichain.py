@@ -14,7 +14,14 @@ from torch import Tensor
 from hnbayes._checks import check_choice, check_count, describe
 from hnbayes.potentials.base import as_potential
 from hnbayes.rng import resolve_seed
-from hnbayes.sampling.chain import Chain, advance_together, gather_draws, same_batch, warm_up_together
+from hnbayes.sampling.chain import (
+    Chain,
+    advance_together,
+    gather_draws,
+    prepare_together,
+    same_batch,
+    warm_up_together,
+)
 from hnbayes.sampling.chains import HMC, MCMC, NUTS
 from hnbayes.sampling.draws import Draws
 
@@ -138,6 +145,9 @@ class MultiChainHMC:
             for batch in batches.values():
                 work(batch)
             return
+        # Graphs are captured one after another: torch's tracing changes state of the whole process while it works.
+        for batch in batches.values():
+            prepare_together(batch)
         # Chains share neither state nor random numbers, and torch lets go of the interpreter while it computes.
         with ThreadPoolExecutor(num_parallel) as pool:
             for future in [pool.submit(work, batch) for batch in batches.values()]:

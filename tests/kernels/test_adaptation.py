@@ -471,7 +471,7 @@ STILL = {"step_size": 0.4, "adapt_step_size": False}  # because adapting it bias
 @pytest.mark.parametrize("metric", ["diag", "dense"])
 def test_pooled_metric_is_as_good_as_the_draws_of_all_chains(metric):
     """For the chain that ends its window last, too."""
-    target = independent_gaussian([1.0, 3.0]) if metric == "diag" else gaussian([[10.0, 0.8], [0.8, 0.1]])
+    target = independent_gaussian([1.0, 3.0]) if metric == "diag" else gaussian([[4.0, 1.2], [1.2, 1.0]])
     draws = warm_up(target, HMC(), metric=metric, adaptation="pooled", chains=20, warmup=300, draws=1, **STILL)
     if metric == "diag":
         draws = dataclasses.replace(draws, inverse_metric=torch.diag_embed(draws.inverse_metric))
@@ -479,7 +479,7 @@ def test_pooled_metric_is_as_good_as_the_draws_of_all_chains(metric):
 
 
 def test_pooled_check_rejects_own_draws_only():
-    target = gaussian([[10.0, 0.8], [0.8, 0.1]])
+    target = gaussian([[4.0, 1.2], [1.2, 1.0]])
     draws = warm_up(target, HMC(), metric="dense", chains=20, warmup=300, draws=1, **STILL)
     with pytest.raises(AssertionError):
         check_dense(draws, target, *POOLED_BAND)

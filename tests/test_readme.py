@@ -1,0 +1,32 @@
+"""Every Python block of the README runs, in order, in one namespace."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import warnings
+
+import torch
+
+README = pathlib.Path(__file__).parent.parent / "README.md"
+
+
+def test_python_blocks_run():
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    assert len(blocks) >= 3
+    torch.manual_seed(0)
+    names: dict[str, object] = {}
+    with warnings.catch_warnings():
+        # Runs this short are meant to show the calls, not to converge.
+        warnings.filterwarnings("ignore", category=UserWarning, message=".*(diverged|tree depth|E-BFMI).*")
+        for block in blocks:
+            exec(compile(block, str(README), "exec"), names)
+    assert names["functions"].shape == (4, 100, 60, 1)
+    error = (names["functions"].mean((0, 1)) - torch.sin(2 * names["X"])).abs().max()
+    assert error < 0.3
+    assert names["idata"].posterior["position"].shape == (4, 200, 4)
+
+
+def test_images_exist():
+    for path in re.findall(r"!\[.*?\]\((.*?)\)", README.read_text()):
+        assert (README.parent / path).stat().st_size < 150_000
