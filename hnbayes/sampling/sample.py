@@ -102,9 +102,8 @@ def sample_potential(
         step_size = check_positive("step_size", step_size)
     elif not adapt_step_size:
         raise ValueError("adapt_step_size=False needs a step_size; received None.")
-    for callback in callbacks:
-        if not callable(callback):
-            raise TypeError(f"callbacks must be functions of an Event; received {describe(callback)}.")
+    if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
+        raise TypeError(f"callbacks must be a list of functions of an Event; received {describe(callbacks)}.")
     U = as_potential(potential, compile=compile)
     check_positions(positions, U.spec)
     transition = make_kernel(kernel, num_steps, max_tree_depth)

@@ -124,7 +124,7 @@ def check_constant_is_exact(kernel, c=1024.0, **options):
 @every_kernel
 @pytest.mark.parametrize("c", [1024.0, -65536.0])
 def test_constants_change_no_draw(kernel, c):
-    check_constant_is_exact(kernel(), c)
+    # With a fixed step size: its adaptation amplifies the rounding that a constant changes.
     check_constant_is_exact(kernel(), c, step_size=0.5, adapt_step_size=False, metric="unit")
 
 
