@@ -31,8 +31,8 @@ from hnbayes import ParamSpec, Potential
 
 AIRFOIL = pathlib.Path(__file__).parent / "data" / "airfoil.csv"
 # Prior standard deviations: of the first layer's weights and of all biases; other weights get PRIOR_SD / sqrt(fan-in),
-# so that the size of the function doesn't depend on the width. 2 was chosen in short runs on airfoil (seed 0), scored on its
-# test part: the figures for that seed are a little flattering.
+# so that the size of the function doesn't depend on the width. 2 was chosen in short runs on airfoil (seed 0), scored
+# on its test part: the figures for that seed are a little flattering.
 PRIOR_SD = 2.0
 # The logarithm of the noise, in units of the target's standard deviation, is N(-1, 1) a priori.
 LOG_NOISE = (-1.0, 1.0)
