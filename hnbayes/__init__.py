@@ -1,6 +1,4 @@
-"""hnbayes: sampling the posteriors of Bayesian neural networks in PyTorch, natively and for Pyro."""
-
-from typing import Any
+"""hnbayes: sampling the posteriors of Bayesian neural networks in PyTorch."""
 
 from hnbayes._version import __version__
 from hnbayes.inference_data import to_inference_data
@@ -23,12 +21,3 @@ __all__ = [
     "sample_potential",
     "to_inference_data",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """`hnbayes.pyro` is imported when it is first asked for, because it imports Pyro."""
-    if name == "pyro":
-        import importlib
-
-        return importlib.import_module("hnbayes.pyro")
-    raise AttributeError(f"module 'hnbayes' has no attribute {name!r}")
