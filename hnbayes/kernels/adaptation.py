@@ -1,7 +1,8 @@
 """Adaptation of step size and metric during warm-up, apart from the kernels.
 
 Everything is per chain, because chains are desynchronised and stay independent; `pooled=True` lets each chain
-estimate its metric from the draws of all chains.
+estimate its metric from the draws of all chains (of a chain that is ahead and has begun its next window, only those of
+that window: late chains pool less).
 """
 
 from __future__ import annotations
@@ -126,7 +127,11 @@ class Windows:
 
     @classmethod
     def stan(cls, warmup: int, initial: int = 75, base: int = 25, final: int = 50) -> Windows:
-        """The schedule of the Stan reference manual, shrunk to 15, 75 and 10 per cent for short warm-ups."""
+        """The schedule of the Stan reference manual, shrunk to 15, 75 and 10 per cent for short warm-ups.
+
+        From 151 to 199 transitions Stan ends with a window shorter than its first, at 151 of one draw, which has no
+        variance; here the first window then takes the rest.
+        """
         if warmup < 20:
             return cls(warmup, ())
         if initial + base + final > warmup:

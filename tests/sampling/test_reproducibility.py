@@ -88,6 +88,7 @@ def test_constants_change_no_posterior_in_float32(c, in_float64):
     check_same_posterior(shifted_run(c), in_float64)
 
 
+@pytest.mark.slow
 def test_same_posterior_check_rejects_energies_too_coarse(in_float64):
     draws = shifted_run(1e8)
     with pytest.raises(AssertionError):
