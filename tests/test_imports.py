@@ -21,9 +21,25 @@ ALLOWED = {
     "kernels": {"_checks", "params", "rng", "potentials"},
     "inference_data": {"_checks", "_version", "params"},
     "sampling": {"_checks", "_version", "params", "rng", "potentials", "kernels", "inference_data"},
-    "utils": {"params", "potentials", "kernels", "sampling", "inference_data"},
+    "laplace": {"_checks", "_version", "params", "rng", "potentials", "data", "mnets", "hnets", "training"},
+    "likelihoods": {"_checks", "params"},
+    "priors": {"_checks", "params", "rng", "laplace", "potentials"},
+    "posterior": {"_checks", "_version", "params", "rng", "potentials", "kernels", "sampling", "likelihoods", "priors"}
+    | {"inference_data", "laplace", "diagnostics"},
+    "diagnostics": {"_checks", "_version", "params", "inference_data"},
+    "plots": {"_checks", "params", "diagnostics"},
+    "cli": {"_checks", "_version", "params", "likelihoods", "priors", "posterior", "diagnostics", "plots", "sampling"},
+    "pyro": {"_checks", "_version", "params", "rng", "potentials", "kernels", "sampling", "inference_data"}
+    | {"laplace", "likelihoods", "priors"},
+    "layers": {"_checks"},
+    "data": {"_checks", "rng"},
+    "mnets": {"_checks", "params", "layers"},
+    "hnets": {"_checks", "params", "layers", "mnets"},
+    "training": {"_checks", "params", "rng", "layers", "data", "mnets", "hnets"},
+    "utils": {"params", "potentials", "kernels", "sampling", "inference_data", "laplace", "layers", "training"}
+    | {"data", "mnets", "hnets", "_checks"},
 }
-ONLY_IN = {"pyro": {"pyro"}, "arviz": {"inference_data", "diagnostics"}}
+ONLY_IN = {"pyro": {"pyro"}, "arviz": {"inference_data", "diagnostics", "plots"}}
 
 
 def room(path: pathlib.Path) -> str:
