@@ -20,13 +20,13 @@ ALLOWED = {
     "potentials": {"_checks", "params"},
     "kernels": {"_checks", "params", "rng", "potentials"},
     "inference_data": {"_checks", "_version", "params"},
-    "sampling": {"_checks", "_version", "params", "rng", "potentials", "kernels", "inference_data"},
+    "diagnostics": {"inference_data"},
+    "sampling": {"_checks", "_version", "params", "rng", "potentials", "kernels", "inference_data", "diagnostics"},
     "laplace": {"_checks", "_version", "params", "rng", "potentials", "data", "mnets", "hnets", "training"},
     "likelihoods": {"_checks", "params"},
     "priors": {"_checks", "params", "rng", "laplace", "potentials"},
     "posterior": {"_checks", "_version", "params", "rng", "potentials", "kernels", "sampling", "likelihoods", "priors"}
     | {"inference_data", "laplace", "diagnostics"},
-    "diagnostics": {"_checks", "_version", "params", "inference_data"},
     "plots": {"_checks", "params", "diagnostics"},
     "cli": {"_checks", "_version", "params", "likelihoods", "priors", "posterior", "diagnostics", "plots", "sampling"},
     "pyro": {"_checks", "_version", "params", "rng", "potentials", "kernels", "sampling", "inference_data"}
