@@ -31,7 +31,8 @@ p { margin: .4rem 0; max-width: 46rem; }
   border: 1px solid; font-weight: 600; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .6rem .35rem 0; border-bottom: 1px solid #e4e4e4; }
-td.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th, td { overflow-wrap: normal; }
+td:last-child { overflow-wrap: anywhere; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1.25rem; }
 figure { margin: 0; }
 figure img { width: 100%; height: auto; }
@@ -117,6 +118,10 @@ def _checks(report: Report) -> str:
         )
     head = "<thead><tr><th>verdict</th><th>check</th><th>found</th><th>what it means</th></tr></thead>"
     return f'<table class="checks">{head}<tbody>{"".join(rows)}</tbody></table>'
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

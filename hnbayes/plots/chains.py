@@ -82,7 +82,7 @@ def plot_lppd(x: Any, *, ax: Axes | None = None) -> Axes:
     settled = np.concatenate([found.by_draw[:, draws // 10 :].ravel(), found.pooled[draws // 10 :]])
     room = 0.15 * max(float(np.ptp(settled)), 1e-3)
     ax.set_ylim(settled.min() - room, settled.max() + room)
-    legend(ax, ncols=2, loc="lower right")
+    legend(ax, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.2)
     return ax
 
 

@@ -1,0 +1,1 @@
+"""The command `hnbayes`: sample, diagnose, predict, report."""
