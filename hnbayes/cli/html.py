@@ -114,7 +114,7 @@ def _checks(report: Report) -> str:
         advice = f"<br><strong>Try:</strong> {escape(check.advice)}" if check.advice else ""
         rows.append(
             f'<tr><td><span class="badge {check.verdict}">{check.verdict}</span></td><td><strong>{escape(check.name)}'
-            f"</strong></td><td>{escape(check.value)}</td><td>{escape(check.why)}{advice}</td></tr>"
+            f"</strong></td><td>{escape(check.value)}</td><td>{escape(_sentence(check.why))}{advice}</td></tr>"
         )
     head = "<thead><tr><th>verdict</th><th>check</th><th>found</th><th>what it means</th></tr></thead>"
     return f'<table class="checks">{head}<tbody>{"".join(rows)}</tbody></table>'

@@ -63,15 +63,22 @@ class Report:
         ]
         return {"verdict": self.verdict, "checks": rows, "notes": list(self.notes)}
 
+    def _reasons(self) -> dict[tuple[str, str], list[Check]]:
+        """What is not ok by its reason and advice, which several checks may share, the worst first."""
+        result: dict[tuple[str, str], list[Check]] = {}
+        for check in sorted(self.checks, key=lambda c: -VERDICTS.index(c.verdict)):
+            if check.verdict != OK:
+                result.setdefault((check.why, check.advice), []).append(check)
+        return result
+
     def __str__(self) -> str:
         count = {v: sum(c.verdict == v for c in self.checks) for v in VERDICTS}
         lines = [f"Verdict: {self.verdict} ({count[OK]} ok, {count[LOOK]} to look at, {count[STOP]} to stop at)", ""]
         name = max((len(c.name) for c in self.checks), default=0)
         lines += [f"{c.verdict:<5} {c.name:<{name}}  {c.value}" for c in self.checks]
-        for check in sorted(self.checks, key=lambda c: -VERDICTS.index(c.verdict)):
-            if check.verdict != OK:
-                lines += ["", f"{check.verdict}: {check.name}", *_wrapped(f"Why: {check.why}")]
-                lines += _wrapped(f"Try: {check.advice}")
+        for (why, advice), same in self._reasons().items():
+            lines += ["", *_wrapped("; ".join(f"{c.verdict}: {c.name}" for c in same), indent="")]
+            lines += [*_wrapped(f"Why: {why}"), *_wrapped(f"Try: {advice}")]
         for note in self.notes:
             lines += ["", *_wrapped(f"Not checked: {note}", indent="")]
         return "\n".join(lines)

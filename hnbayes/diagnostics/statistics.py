@@ -77,9 +77,11 @@ def within_chain_rhat(x: Any) -> Array:
     """
     x = as_samples("x", x)
     half = x.shape[1] // 2
+    if half < MIN_DRAWS:
+        return np.full((x.shape[0], *x.shape[2:]), np.nan)
     # A chain's first and last half as two chains; its number becomes the first of the quantity's dimensions.
     halves = np.moveaxis(np.stack([x[:, :half], x[:, -half:]]), 1, 2)
-    folded = np.abs(halves - np.median(halves, axis=(0, 1))) if half else halves
+    folded = np.abs(halves - np.median(halves, axis=(0, 1)))
     bulk, tail = (_arviz("rhat", _rank_normalise(part), method="identity") for part in (halves, folded))
     return np.maximum(bulk, tail)
 

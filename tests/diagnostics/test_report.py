@@ -250,6 +250,16 @@ def test_to_dict_is_json_without_nan():
         diagnose(stats=arrays["stats"])["x"]
 
 
+@pytest.mark.parametrize("draws", [1, 2, 3, 5])
+@pytest.mark.parametrize("chains", [1, 3])
+def test_a_run_that_has_hardly_begun_is_no_error_and_not_ok(chains, draws):
+    arrays = healthy()
+    stats = {name: x[:chains, :draws] for name, x in arrays.pop("stats").items()}
+    report = diagnose(**{name: x[:chains, :draws] for name, x in arrays.items()}, stats=stats)
+    assert report["predictions: effective draws"].verdict == "stop"
+    assert report.verdict == "stop"
+
+
 def test_an_empty_report_is_no_approval():
     assert Report(()).verdict == "look"
 
