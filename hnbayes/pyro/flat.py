@@ -12,7 +12,7 @@ from torch.distributions import Independent
 
 from hnbayes.params import ParamSpec
 from hnbayes.pyro.distributions import PrecisionNormal, to_event
-from hnbayes.pyro.networks import broadcast
+from hnbayes.potentials.networks import broadcast
 from hnbayes.pyro.priors import ParameterPrior, Scaled, before
 
 

@@ -14,7 +14,7 @@ from torch.distributions import Distribution
 from hnbayes._checks import check_choice, check_finite, describe
 from hnbayes.pyro.flat import FlatPrior
 from hnbayes.pyro.likelihoods import Likelihood, ObservationModel, without_data_dim
-from hnbayes.pyro.networks import NetworkFunction
+from hnbayes.potentials.networks import NetworkFunction
 from hnbayes.pyro.priors import Prior, Scaled, before, resolve, scale_priors
 
 DATA, OBSERVED, NOISE = "data", "obs", "sigma"
