@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hnbayes._checks import check_choice, check_finite, describe
 from hnbayes.params import ParamSpec
 from hnbayes.potentials import evaluators
 from hnbayes.potentials.evaluators import Evaluator
+from hnbayes.potentials.host import Arrays
 
 CompileMode = Literal["auto"] | bool
 OnError = Literal["diverge", "raise"]
@@ -47,6 +49,9 @@ class Potential:
         ValueError: if `compile` or `on_error` is none of the values above.
     """
 
+    # Whether the captured graph may hold what it needs of the data, not the data; changes in place are then not seen.
+    fold_data: ClassVar[bool] = False
+
     def __init__(
         self,
         function: Callable[[Tensor], Tensor],
@@ -65,6 +70,7 @@ class Potential:
         self.on_error: OnError = check_choice("on_error", on_error, ("diverge", "raise"))
         self.failures = 0
         self._evaluators: dict[tuple[object, ...], Evaluator] = {}
+        self._array_functions: dict[tuple[tuple[int, ...], str], Arrays] = {}
         self._sequential_cause: str | None = None
 
     def __call__(self, position: Tensor) -> Tensor:
@@ -86,6 +92,7 @@ class Potential:
     def reset(self) -> None:
         """Forget captured and compiled graphs, so that the function is read again."""
         self._evaluators.clear()
+        self._array_functions.clear()
         self._sequential_cause = None
 
     def prepare(self, positions: Tensor, evaluations: int | None = None) -> str:
@@ -120,6 +127,25 @@ class Potential:
             self._refuse(error)
             return self._row_by_row(positions, evaluators.sequential_value_and_grad)
 
+    def value_and_grad_arrays(self, positions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """`value_and_grad` of CPU memory as NumPy arrays, without a detour where NumPy evaluates the graph.
+
+        Args:
+            positions: shape (C, D).
+
+        Returns:
+            Values (C,) and gradients (C, D).
+        """
+        function = self._array_functions.get((positions.shape, positions.dtype.char))
+        if function is not None:
+            try:
+                gradients, values = function(positions)
+                return values, gradients
+            except POSITION_ERRORS:
+                pass  # the way below knows what to do
+        values, gradients = self.value_and_grad(torch.from_numpy(positions))
+        return values.numpy(), gradients.numpy()
+
     def value(self, positions: Tensor) -> Tensor:
         """U for every chain, without gradient (U needs not be differentiable).
 
@@ -141,7 +167,9 @@ class Potential:
     def _evaluator(self, positions: Tensor, evaluations: int | None) -> Evaluator:
         key = ("grad", tuple(positions.shape), positions.dtype, positions.device)
         if key not in self._evaluators:
-            evaluator = evaluators.build(self.function, positions, self.compile, evaluations, self._sequential_cause)
+            evaluator = evaluators.build(
+                self.function, positions, self.compile, evaluations, self._sequential_cause, self.fold_data
+            )
             if evaluator.cause is not None and self._sequential_cause is None:
                 self._sequential_cause = evaluator.cause
                 if len(positions) > 1:
@@ -152,6 +180,10 @@ class Potential:
                         stacklevel=4,
                     )
             self._evaluators[key] = evaluator
+            # A subclass with a `value_and_grad` of its own wants to be asked each time.
+            if evaluator.arrays is not None and type(self).value_and_grad is Potential.value_and_grad:
+                char = positions[:0].numpy().dtype.char
+                self._array_functions[tuple(positions.shape), char] = evaluator.arrays
         return self._evaluators[key]
 
     def _refuse(self, error: Exception) -> None:

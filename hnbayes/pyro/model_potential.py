@@ -48,7 +48,11 @@ class ModelPotential(SitePotential):
         spec: the sites, sorted, and their unconstrained shapes.
         transforms: site -> transform from its support to the real line, as Pyro's kernels have them.
         sites: what a run of the model records of the sites (a Pyro trace).
+
+    What the model computes of its data alone is computed once, when it is first evaluated.
     """
+
+    fold_data = True
 
     def __init__(
         self,
