@@ -146,6 +146,12 @@ class Potential:
         values, gradients = self.value_and_grad(torch.from_numpy(positions))
         return values.numpy(), gradients.numpy()
 
+    def evaluates_arrays(self, positions: Tensor) -> bool:
+        """Whether NumPy evaluates batches like this one (C, D), which is so where dispatch costs most."""
+        if positions.device.type != "cpu":
+            return False
+        return (tuple(positions.shape), positions[:0].numpy().dtype.char) in self._array_functions
+
     def value(self, positions: Tensor) -> Tensor:
         """U for every chain, without gradient (U needs not be differentiable).
 

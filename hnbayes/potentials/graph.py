@@ -62,6 +62,7 @@ def simplify(graph: GraphModule, fold_data: bool = False) -> GraphModule:
     _share_results(graph)
     for node in list(nodes):
         _shorten_views(node)
+        _turned_product(graph, node)
         _cheaper_product(graph, node)
         if node.target is aten.tanh.default and _meta(node).device.type == "cpu":
             node.target = host_tanh
@@ -237,6 +238,26 @@ def _cheaper_product(graph: GraphModule, node: Node) -> None:
         product = graph.graph.call_function(aten.clone.default, (turned,), {"memory_format": torch.contiguous_format})
     product.meta["val"] = node.meta["val"]
     node.replace_all_uses_with(product)
+
+
+def _turned_product(graph: GraphModule, node: Node) -> None:
+    """(A B)^T as B^T A^T, which comes out contiguous: what follows then runs over memory in order."""
+    product = _transposed(node)
+    if product is None or product.target is not aten.mm.default or len(product.users) > 1:
+        return
+    with graph.graph.inserting_before(node):
+        left, right = (_transposed(factor) or _call(graph, aten.t.default, factor) for factor in reversed(product.args))
+        turned = _call(graph, aten.mm.default, left, right)
+    node.replace_all_uses_with(turned)
+
+
+def _transposed(node: Any) -> Node | None:
+    """The matrix that a node is the transpose of, if it is one."""
+    source: Any = node.args[0] if node.args else None
+    swaps = {aten.permute.default: ([1, 0],), aten.transpose.int: (0, 1), aten.t.default: ()}
+    if node.op != "call_function" or swaps.get(node.target) != tuple(node.args[1:]) or _meta(node).ndim != 2:
+        return None
+    return source if isinstance(source, Node) else None
 
 
 def _call(graph: GraphModule, operation: Any, *args: Any) -> Node:
