@@ -5,15 +5,17 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hnbayes._checks import check_choice, check_finite, describe
 from hnbayes.params import ParamSpec
 from hnbayes.potentials import evaluators
 from hnbayes.potentials.evaluators import Evaluator
+from hnbayes.potentials.host import Arrays
 from hnbayes.potentials.sequential import (
     POSITION_ERRORS,
     out_of_memory,
@@ -52,6 +54,9 @@ class Potential:
         ValueError: if `compile` or `on_error` is none of the values above.
     """
 
+    # Whether the captured graph may hold what it needs of the data, not the data; changes in place are then not seen.
+    fold_data: ClassVar[bool] = False
+
     def __init__(
         self,
         function: Callable[[Tensor], Tensor],
@@ -74,6 +79,7 @@ class Potential:
         self.on_error: OnError | None = on_error
         self.failures = 0
         self._evaluators: dict[tuple[object, ...], Evaluator] = {}
+        self._array_functions: dict[tuple[tuple[int, ...], str], Arrays] = {}
         self._sequential_cause: str | None = None
         self._fallback_told = False
 
@@ -96,6 +102,7 @@ class Potential:
     def reset(self) -> None:
         """Forget captured and compiled graphs, so that the function is read again."""
         self._evaluators.clear()
+        self._array_functions.clear()
         self._sequential_cause = None
 
     def prepare(self, positions: Tensor, evaluations: int | None = None) -> str:
@@ -134,6 +141,31 @@ class Potential:
             self._refuse(error)
             return self._row_by_row(positions, sequential_value_and_grad)
 
+    def value_and_grad_arrays(self, positions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """`value_and_grad` of CPU memory as NumPy arrays, without a detour where NumPy evaluates the graph.
+
+        Args:
+            positions: shape (C, D).
+
+        Returns:
+            Values (C,) and gradients (C, D).
+        """
+        function = self._array_functions.get((positions.shape, positions.dtype.char))
+        if function is not None:
+            try:
+                gradients, values = function(positions)
+                return values, gradients
+            except POSITION_ERRORS:
+                pass  # the way below knows what to do
+        values, gradients = self.value_and_grad(torch.from_numpy(positions))
+        return values.numpy(), gradients.numpy()
+
+    def evaluates_arrays(self, positions: Tensor) -> bool:
+        """Whether NumPy evaluates batches like this one (C, D), which is so where dispatch costs most."""
+        if positions.device.type != "cpu":
+            return False
+        return (tuple(positions.shape), positions[:0].detach().numpy().dtype.char) in self._array_functions
+
     def value(self, positions: Tensor) -> Tensor:
         """U for every chain, without gradient (U needs not be differentiable).
 
@@ -169,11 +201,17 @@ class Potential:
     def _evaluator(self, positions: Tensor, evaluations: int | None) -> Evaluator:
         key = ("grad", tuple(positions.shape), positions.dtype, positions.device)
         if key not in self._evaluators:
-            evaluator = evaluators.build(self.function, positions, self.compile, evaluations, self._sequential_cause)
+            evaluator = evaluators.build(
+                self.function, positions, self.compile, evaluations, self._sequential_cause, self.fold_data
+            )
             if evaluator.cause is not None and self._sequential_cause is None:
                 self._sequential_cause = evaluator.cause
             self._tell_of_fallback(evaluator.cause, len(positions))
             self._evaluators[key] = evaluator
+            # A subclass with a `value_and_grad` of its own wants to be asked each time.
+            if evaluator.arrays is not None and type(self).value_and_grad is Potential.value_and_grad:
+                char = positions[:0].numpy().dtype.char
+                self._array_functions[tuple(positions.shape), char] = evaluator.arrays
         return self._evaluators[key]
 
     def _tell_of_fallback(self, cause: str | None, chains: int) -> None:
@@ -228,7 +266,8 @@ def as_potential(
 
 
 def _plain(positions: Tensor) -> Tensor:
-    """Positions laid out as graphs are captured for: contiguous, at the beginning of their memory."""
+    """Positions without a graph, laid out as graphs are captured for: contiguous, at the beginning of their memory."""
+    positions = positions.detach()
     if positions.is_inference() or positions.storage_offset() or not positions.is_contiguous():
         return positions.clone(memory_format=torch.contiguous_format)
     return positions

@@ -17,6 +17,7 @@ from torch.func import grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from hnbayes.potentials.graph import simplify
+from hnbayes.potentials.host import Arrays, HostFunction, as_host_function
 from hnbayes.potentials.sequential import (
     POSITION_ERRORS,
     Function,
@@ -53,6 +54,11 @@ class Evaluator:
     batch: BatchFunction
     cause: str | None = None
 
+    @property
+    def arrays(self) -> Arrays | None:
+        """The same on NumPy arrays, where that is how it is evaluated."""
+        return self.batch.arrays if isinstance(self.batch, HostFunction) else None
+
     def value_and_grad(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Values (C,) and gradients (C, D), without a graph."""
         with torch.no_grad():
@@ -72,6 +78,7 @@ def build(
     compile: Literal["auto"] | bool,
     evaluations: int | None,
     known_cause: str | None = None,
+    fold_data: bool = False,
 ) -> Evaluator:
     """Find the fastest way to evaluate `function` with its gradient that gives the right numbers.
 
@@ -84,6 +91,7 @@ def build(
         compile: see `Potential`.
         evaluations: expected number of evaluations, if known.
         known_cause: why the function is known not to be vectorisable, to skip the attempt.
+        fold_data: whether the captured graph may hold what it needs of the data, not the data themselves.
 
     Raises:
         TypeError, ValueError: if U doesn't return a differentiable scalar.
@@ -118,7 +126,7 @@ def build(
         compiled = _compile(captured, positions, insist=compile is True)
         if compiled is not None:
             return Evaluator("compiled", compiled)
-    return Evaluator("captured", _simplified(captured, vectorised, positions))
+    return Evaluator("captured", _simplified(captured, vectorised, positions, fold_data))
 
 
 def build_value(function: Function, positions: Tensor, capture: bool = True) -> Evaluator:
@@ -216,17 +224,25 @@ def _capture(vectorised: BatchFunction, positions: Tensor) -> torch.fx.GraphModu
         return None
 
 
-def _simplified(graph: torch.fx.GraphModule, vectorised: BatchFunction, positions: Tensor) -> torch.fx.GraphModule:
-    """The graph with fewer operations, if it gives the same numbers."""
+def _simplified(
+    graph: torch.fx.GraphModule, vectorised: BatchFunction, positions: Tensor, fold_data: bool
+) -> BatchFunction:
+    """The graph with fewer operations, on a CPU as NumPy code, each if it gives the same numbers."""
+    best: BatchFunction = graph
     try:
         # A copy of the operations alone: the data stay shared, so that changes in place are seen.
-        simpler = simplify(torch.fx.GraphModule(graph, copy.deepcopy(graph.graph)))
-        return simpler if _agree(simpler, vectorised, positions) else graph
+        simpler = simplify(torch.fx.GraphModule(graph, copy.deepcopy(graph.graph)), fold_data)
+        if _agree(simpler, vectorised, positions):
+            best = simpler
+            host = as_host_function(simpler) if positions.device.type == "cpu" else None
+            if host is not None and _agree(host, vectorised, positions):
+                best = host
     except Exception:  # a graph of a kind that was not foreseen is right as it is
-        return graph
+        pass
+    return best
 
 
-def _agree(graph: torch.fx.GraphModule, vectorised: BatchFunction, positions: Tensor) -> bool:
+def _agree(graph: BatchFunction, vectorised: BatchFunction, positions: Tensor) -> bool:
     """Whether a graph gives the same numbers as the function it came from, at two batches."""
     for batch in (positions, _nudged(positions)):
         with torch.no_grad(), _quietly():
