@@ -229,6 +229,9 @@ class Posterior:
 
         return to_inference_data(self, **options)
 
+    # How `hnbayes.to_inference_data` knows an object with groups of its own.
+    own_inference_data = to_inference_data
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the posterior to a file: netCDF, or zarr if the name ends so; see `hnbayes.posterior.files.save`."""
         from hnbayes.posterior.files import save

@@ -43,6 +43,8 @@ class Setting:
     draws: int = 600
     depth: int = 7
     target_accept: float = 0.8
+    metric: str = "diag"
+    adaptation: str = "per-chain"
 
 
 SETTINGS = {
@@ -161,6 +163,8 @@ def run(name: str, setting: Setting, seed: int, chains: int) -> dict[str, Any]:
         draws=setting.draws,
         max_tree_depth=setting.depth,
         target_accept=setting.target_accept,
+        metric=setting.metric,
+        adaptation=setting.adaptation,
         seed=seed,
         progress=False,
     )
@@ -201,6 +205,9 @@ def main() -> None:
     parser.add_argument("--draws", type=int)
     parser.add_argument("--hidden", type=int)
     parser.add_argument("--depth", type=int)
+    parser.add_argument("--metric", choices=["diag", "dense"])
+    parser.add_argument("--adaptation", choices=["per-chain", "pooled"])
+    parser.add_argument("--target-accept", type=float)
     parser.add_argument("--scale", type=float, help="of a FanInNormal prior")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
@@ -208,7 +215,11 @@ def main() -> None:
     if not args.json:
         print(f"{'':22}{'error':>9}{'LPPD':>9}{'90% cov.':>10}   worst R-hat of predictions")
     for name in args.names or SETTINGS:
-        changed = {key: value for key in ("warmup", "draws", "hidden", "depth") if (value := getattr(args, key))}
+        changed = {
+            key: value
+            for key in ("warmup", "draws", "hidden", "depth", "metric", "adaptation", "target_accept")
+            if (value := getattr(args, key))
+        }
         if args.scale:
             changed["prior"] = FanInNormal(args.scale)
         setting = Setting(**{**SETTINGS[name].__dict__, **changed})
