@@ -45,8 +45,9 @@ def to_inference_data(
     The groups: `posterior` (weights, hyperparameters and parameters of the likelihood under their names, each on its
     own scale), `sample_stats`, `log_likelihood`, `log_prior` (the sum over all parameters), `posterior_predictive`,
     `prior` and `prior_predictive` (none if the prior can't be drawn from), `observed_data`, `constant_data`,
-    `predictions` and `predictions_constant_data`, `warmup_posterior` and `warmup_sample_stats`. The data are called "y", with the
-    dimension `point`, and inputs "X". Groups of data that would take more than 2 GiB are left out, with a warning.
+    `predictions` and `predictions_constant_data`, `warmup_posterior` and `warmup_sample_stats`. The data are called
+    "y", with the dimension `point`, and inputs "X". Groups of data that would take more than 2 GiB are left out, with
+    a warning.
 
     Args:
         posterior: what `hnbayes.sample` returned.
