@@ -51,7 +51,7 @@ SETTINGS = {
     "airfoil": Setting(0, 50, FanInNormal(2.0)),
     "yacht": Setting(0, 50, FanInNormal(2.0)),
     "energy": Setting(0, 50, FanInNormal(2.0)),
-    "digits": Setting(10, 20, FanInNormal(2.0, 1.0), 150, 250, 6),
+    "digits": Setting(10, 20, {"0.*": FanInNormal(2.0, 1.0), "*": FanInNormal(6.0, 1.0)}, 200, 300, 6),
     "breast_cancer": Setting(2, 20, FanInNormal(2.0, 1.0), 150, 250, 6),
 }
 
