@@ -26,7 +26,7 @@ ALLOWED = {
     "likelihoods": {"_checks", "_distributions"},
     "priors": {"_checks", "_distributions", "params", "rng", "laplace", "potentials"},
     "posterior": {"_checks", "_distributions", "_version", "params", "rng", "potentials", "kernels", "sampling"}
-    | {"likelihoods", "priors", "inference_data", "laplace", "diagnostics"},
+    | {"likelihoods", "priors", "inference_data", "laplace"},
     "diagnostics": {"_checks", "_version", "params", "inference_data"},
     "plots": {"_checks", "params", "diagnostics"},
     "cli": {"_checks", "_version", "params", "likelihoods", "priors", "posterior", "diagnostics", "plots", "sampling"},
