@@ -107,11 +107,11 @@ def to_inference_data(
             f"coords must label dimensions ({_some(known)}); received {_some(unknown)}. Name them in dims."
         )
     attributes = _attributes(draws.metadata, attrs or {})
-    return _container({**{name: data.assign_attrs(attributes) for name, data in datasets.items()}, **ready})
+    return container({**{name: data.assign_attrs(attributes) for name, data in datasets.items()}, **ready})
 
 
-def _container(groups: dict[str, Any]) -> Any:
-    """The groups in what the installed ArviZ works on: the only step in which its versions differ."""
+def container(groups: dict[str, Any]) -> Any:
+    """Datasets by group, in what the installed ArviZ works on: the only step in which its versions differ."""
     import xarray as xr
 
     # Not `hasattr`: ArviZ 1.x answers for `InferenceData` too, with a warning and a DataTree.
