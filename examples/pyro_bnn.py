@@ -25,13 +25,12 @@ import pyro
 import pyro.distributions as dist
 import torch
 from bnn_regression import AIRFOIL, read_table
-from bnn_report import BLUE, GREY, ORANGE, Forecast, mixture_forecast
+from bnn_report import mixture_forecast
 from pyro.infer.autoguide import init_to_uniform
 
 from hnbayes.pyro import NUTS, BayesianNetwork, HierarchicalNormal, VectorizedMCMC
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 # Inputs that span orders of magnitude enter as logarithms.
 LOGARITHMS = ("frequency_hz", "displacement_thickness_m")

@@ -15,6 +15,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "hnbayes"
 ALLOWED = {
     "_version": set(),
     "_checks": set(),
+    "_distributions": {"_checks"},
     "params": {"_checks"},
     "rng": {"_checks"},
     "potentials": {"_checks", "params"},
@@ -22,15 +23,15 @@ ALLOWED = {
     "inference_data": {"_checks", "_version", "params"},
     "sampling": {"_checks", "_version", "params", "rng", "potentials", "kernels", "inference_data"},
     "laplace": {"_checks", "_version", "params", "rng", "potentials", "data", "mnets", "hnets", "training"},
-    "likelihoods": {"_checks", "params"},
-    "priors": {"_checks", "params", "rng", "laplace", "potentials"},
-    "posterior": {"_checks", "_version", "params", "rng", "potentials", "kernels", "sampling", "likelihoods", "priors"}
-    | {"inference_data", "laplace", "diagnostics"},
+    "likelihoods": {"_checks", "_distributions"},
+    "priors": {"_checks", "_distributions", "params", "rng", "laplace", "potentials"},
+    "posterior": {"_checks", "_distributions", "_version", "params", "rng", "potentials", "kernels", "sampling"}
+    | {"likelihoods", "priors", "inference_data", "laplace", "diagnostics"},
     "diagnostics": {"_checks", "_version", "params", "inference_data"},
     "plots": {"_checks", "params", "diagnostics"},
     "cli": {"_checks", "_version", "params", "likelihoods", "priors", "posterior", "diagnostics", "plots", "sampling"},
     "pyro": {"_checks", "_version", "params", "rng", "potentials", "kernels", "sampling", "inference_data"}
-    | {"laplace", "likelihoods", "priors"},
+    | {"_distributions", "laplace", "likelihoods", "priors"},
     "layers": {"_checks"},
     "data": {"_checks", "rng"},
     "mnets": {"_checks", "params", "layers"},
