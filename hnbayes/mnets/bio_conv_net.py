@@ -14,6 +14,7 @@ from hnbayes.mnets.bookkeeping import Weights
 from hnbayes.mnets.classifier_interface import Classifier, as_images, check_image_shape
 from hnbayes.mnets.layered import INPUTS, LayerPlan
 from hnbayes.mnets.options import ContextModOptions
+from hnbayes.mnets.registry import Config, Shape, flat_size, image_shape, register
 
 # Kernel size, channels, stride and padding of the locally connected layers (Bartunov et al. 2018, table 2).
 CONVS = ((5, 64, 2, 0), (5, 128, 2, 0), (3, 256, 1, 1))
@@ -107,10 +108,11 @@ class BioConvNet(Classifier):
     @torch.no_grad()
     def _init_local(self) -> None:
         """Each filter has fan-in C K K, its second dimension, and is drawn as a convolution's would be."""
-        for holder in list(self.layers)[: len(CONVS)]:
-            if holder.weight is not None:
-                bound = holder.weight.shape[1] ** -0.5
-                for tensor in (holder.weight, holder.bias):
+        for i in range(len(CONVS)):
+            holder = self._holder(f"conv{i}")
+            for tensor in (holder.weight, holder.bias):
+                if tensor is not None and holder.weight is not None:
+                    bound = holder.weight.shape[1] ** -0.5
                     tensor.uniform_(-bound, bound)
 
     def forward(
@@ -151,3 +153,12 @@ class BioConvNet(Classifier):
         if self._modulation.post_activation:
             return self._modulate(name, h.tanh(), tensors)
         return self._modulate(name, h, tensors).tanh()
+
+
+@register("bio_conv_net")
+def _build(config: Config, in_shape: Shape, out_shape: Shape, **kwargs: Any) -> BioConvNet:
+    read: dict[str, Any] = {
+        "in_shape": image_shape(in_shape),
+        "num_classes": flat_size("out_shape", out_shape),
+    }
+    return BioConvNet(**{**read, **kwargs})

@@ -20,7 +20,7 @@ class Entry:
 
     Attributes:
         shape: its shape.
-        kind: "weight", "bias", "bn_scale", "bn_shift", "cm_scale", "cm_shift" or "embedding".
+        kind: "weight", "bias", "bn_scale", "bn_shift", "cm_scale", "cm_shift", "embedding", or None.
         layer: a number that tensors of one layer share; -1 where none applies.
         owner: the module that holds the tensor, under `attribute`; the attribute is None where it comes from outside.
         attribute: its name in the owner.
@@ -28,20 +28,21 @@ class Entry:
     """
 
     shape: tuple[int, ...]
-    kind: str
+    kind: str | None
     layer: int
     owner: nn.Module
     attribute: str
     info: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def modulates(self) -> bool:
+        """Whether it is a gain or a shift of context modulation."""
+        return self.kind is not None and self.kind.startswith("cm_")
+
+    @property
     def own(self) -> Tensor | None:
         """The network's own tensor, looked up anew because `functional_call` may have replaced it."""
-        own: Tensor | None = (
-            self.owner[int(self.attribute)]
-            if isinstance(self.owner, nn.ParameterList)
-            else getattr(self.owner, self.attribute)
-        )
+        own: Tensor | None = getattr(self.owner, self.attribute)
         return own
 
 
@@ -89,21 +90,19 @@ class ParamBook:
         Raises:
             ValueError: if number, shapes or names don't fit, or a tensor is missing.
         """
-        given = self._given(weights)
-        chosen: list[Tensor] = []
-        missing: list[int] = []
-        for i, entry in enumerate(self.entries):
-            tensor = given[i] if i in given else entry.own
-            if tensor is None:
-                missing.append(i)
-            else:
-                chosen.append(tensor)
+        chosen = self.partial(weights)
+        missing = [shape for shape, tensor in zip(self.shapes, chosen, strict=True) if tensor is None]
         if missing:
             raise ValueError(
-                f"weights must hold the tensors that the network doesn't have itself, of shapes "
-                f"{[self.shapes[i] for i in missing]}; received {describe(weights)}. Pass them to forward()."
+                f"weights must hold the tensors that the network doesn't have itself, of shapes {missing}; "
+                f"received {describe(weights)}. Pass them to forward()."
             )
-        return chosen
+        return [tensor for tensor in chosen if tensor is not None]
+
+    def partial(self, weights: Weights) -> list[Tensor | None]:
+        """As `tensors`, with None where a tensor is missing."""
+        given = self._given(weights)
+        return [given.get(i, entry.own) for i, entry in enumerate(self.entries)]
 
     def check(self, name: str, tensors: Any, indices: Sequence[int]) -> dict[int, Tensor]:
         """The tensors by index, after a check of number, type and shapes."""
@@ -115,7 +114,7 @@ class ParamBook:
             if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
                 raise ValueError(f"{name} must hold floating-point tensors; received {describe(tensor)}.")
             # One set of gains and shifts a sample is fine: the context-mod layer checks those against its input.
-            if list(tensor.shape) != shape and not self.entries[i].kind.startswith("cm_"):
+            if list(tensor.shape) != shape and not self.entries[i].modulates:
                 raise ValueError(
                     f"tensor {i} in {name} must have shape {tuple(shape)}; received {tuple(tensor.shape)}. "
                     f"The shapes are {shapes}."

@@ -13,6 +13,7 @@ from hnbayes.mnets.bookkeeping import Entry, ParamBook, Weights
 from hnbayes.mnets.layered import LayeredNet, LayerPlan, Pass, check_vectors
 from hnbayes.mnets.mlp import Activation, announce, dense_plans, layer_sizes
 from hnbayes.mnets.options import BatchNormOptions, check_dropout
+from hnbayes.mnets.registry import Config, Shape, flat_size, register
 
 
 class ChunkSqueezer(LayeredNet):
@@ -159,3 +160,22 @@ def _check_layer(index: int, last: int) -> int:
     if check_count("each entry of dynamic_biases", index, 0) > last:
         raise ValueError(f"dynamic_biases must lie in 0..{last}, the reducer's layers; received {index}.")
     return index
+
+
+@register("chunked_mlp")
+def _build(config: Config, in_shape: Shape, out_shape: Shape, **kwargs: Any) -> ChunkSqueezer:
+    read: dict[str, Any] = {
+        "n_in": flat_size("in_shape", in_shape),
+        "n_out": flat_size("out_shape", out_shape),
+        "inp_chunk_dim": config.get("cmlp_in_cdim", 100),
+        "out_chunk_dim": config.get("cmlp_out_cdim", 10),
+        "cemb_size": config.get("cmlp_cemb_dim", 8),
+        "red_layers": config.ints("cmlp_chunk_arch", "10,10"),
+        "net_layers": config.ints("cmlp_arch", "10,10"),
+        "activation_fn": config.activation(),
+        "use_bias": not config.get("no_bias", False),
+        "dropout_rate": config.get("dropout_rate", -1),
+        "use_spectral_norm": config.get("specnorm", False),
+        **config.batch_norm(),
+    }
+    return ChunkSqueezer(**{**read, **kwargs})

@@ -44,7 +44,7 @@ class Classifier(LayeredNet):
         device: torch.device | str | None = None,
         T: float = 2.0,
     ) -> Tensor:
-        r"""Distillation loss of Hinton et al. (2015), \(-T^2 \sum_k p_k \log q_k\) with p, q softmaxes at temperature T.
+        r"""Distillation loss of Hinton et al. (2015), \(-T^2 \sum_k p_k \log q_k\); p and q are softmaxes at T.
 
         Args:
             logits: (N, K).

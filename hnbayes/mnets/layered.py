@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -44,9 +44,9 @@ class LayerWeights(nn.Module):
         super().__init__()
         self.weight: Tensor | None
         self.bias: Tensor | None
-        self.register_parameter("weight", None if external else nn.Parameter(torch.empty(plan.weight)))
-        has_bias = plan.bias is not None and not external
-        self.register_parameter("bias", nn.Parameter(torch.empty(plan.bias)) if has_bias else None)
+        for name, shape in (("weight", plan.weight), ("bias", plan.bias)):
+            external_or_none = external or shape is None
+            self.register_parameter(name, None if external_or_none else nn.Parameter(torch.empty(shape or ())))
         if self.weight is not None:
             init_params(self.weight, self.bias)
 
@@ -119,7 +119,7 @@ class LayeredNet(nn.Module, MainNetInterface):
         """Means and variances of the latest statistics of each batch-norm layer; None where these aren't distilled."""
         if not self._norm.distill:
             return None
-        return [tensor for layer in self._bn for tensor in layer.get_stats()]
+        return [tensor for name in self._bn_at for tensor in self._bn_layer(name).get_stats()]
 
     def _begin(self, weights: Weights, distilled: Sequence[Tensor] | None, condition: Any) -> Pass:
         """Choose the tensors of a forward pass."""
@@ -130,10 +130,7 @@ class LayeredNet(nn.Module, MainNetInterface):
     ) -> Pass:
         """The tensors of a forward pass by what they are for."""
         remaining = iter(tensors)
-        gains = {
-            name: [next(remaining) for _ in layer.param_shapes]
-            for name, layer in zip(self._cm_at, self._cm, strict=True)
-        }
+        gains = {name: [next(remaining) for _ in self._cm_layer(name).param_shapes] for name in self._cm_at}
         norms = {name: [next(remaining), next(remaining)] for name in self._bn_at}
         rows: dict[str, tuple[Tensor, Tensor | None]] = {}
         for name in self._layer_names:
@@ -150,7 +147,7 @@ class LayeredNet(nn.Module, MainNetInterface):
         """Apply the modulation of a layer, where it has one."""
         if name not in self._cm_at:
             return h
-        output: Tensor = self._cm[self._cm_at[name]](
+        output: Tensor = self._cm_layer(name)(
             h, weights=tensors.gains.get(name), ckpt_id=tensors.cmod_ckpt_id, bs_dim=bs_dim
         )
         return output
@@ -161,10 +158,19 @@ class LayeredNet(nn.Module, MainNetInterface):
             return h
         scale, shift = tensors.norms[name]
         mean, var = tensors.stats.get(name, (None, None))
-        output: Tensor = self._bn[self._bn_at[name]](
+        output: Tensor = self._bn_layer(name)(
             h, running_mean=mean, running_var=var, weight=scale, bias=shift, stats_id=tensors.bn_stats_id
         )
         return output
+
+    def _holder(self, name: str) -> LayerWeights:
+        return cast(LayerWeights, self.layers[self._layer_names.index(name)])
+
+    def _cm_layer(self, name: str) -> ContextModLayer:
+        return cast(ContextModLayer, self._cm[self._cm_at[name]])
+
+    def _bn_layer(self, name: str) -> BatchNormLayer:
+        return cast(BatchNormLayer, self._bn[self._bn_at[name]])
 
     def _given_modulation(self, weights: Weights) -> bool:
         """Whether gains and shifts are among given weights."""
@@ -181,7 +187,8 @@ class LayeredNet(nn.Module, MainNetInterface):
         unknown = sorted(set(condition) - {"bn_stats_id", "cmod_ckpt_id"})
         if unknown:
             raise ValueError(
-                f"condition must be an integer or a dict with the keys bn_stats_id and cmod_ckpt_id; received {unknown}."
+                "condition must be an integer or a dict with the keys bn_stats_id and cmod_ckpt_id; "
+                f"received {unknown}."
             )
         return condition.get("bn_stats_id"), condition.get("cmod_ckpt_id")
 
@@ -202,8 +209,8 @@ class LayeredNet(nn.Module, MainNetInterface):
         if not self._modulation.use:
             return []
         first = [LayerPlan(INPUTS, (), modulated=inputs)] if self._modulation.inputs and inputs else []
-        behind = layers[:-1] if self._modulation.not_last else layers
-        return [*first, *(plan for plan in behind if plan.modulated is not None)]
+        behind = [plan for plan in layers if plan.modulated is not None]
+        return [*first, *(behind[:-1] if self._modulation.not_last else behind)]
 
     def _normalised(self, layers: Sequence[LayerPlan]) -> list[LayerPlan]:
         return [plan for plan in layers if plan.norm is not None] if self._norm.use else []
@@ -224,16 +231,16 @@ class LayeredNet(nn.Module, MainNetInterface):
         parts = [(name, "cm") for name in self._cm_at] + [(name, "bn") for name in self._bn_at]
         numbers = {part: i for i, part in enumerate([*((name, "layer") for name in self._layer_names), *parts])}
         entries = []
-        for name, i in self._cm_at.items():
-            layer = self._cm[i]
+        for name in self._cm_at:
+            layer = self._cm_layer(name)
             entries += [
-                Entry(tuple(layer.num_features), f"cm_{kind}", numbers[name, "cm"], layer, attribute)
+                Entry(layer.num_features, f"cm_{kind}", numbers[name, "cm"], layer, attribute)
                 for kind, attribute in (("scale", "gain"), ("shift", "shift"))
             ]
-        for name, i in self._bn_at.items():
-            layer = self._bn[i]
+        for name in self._bn_at:
+            norm = self._bn_layer(name)
             entries += [
-                Entry((layer.num_features,), f"bn_{kind}", numbers[name, "bn"], layer, attribute)
+                Entry((norm.num_features,), f"bn_{kind}", numbers[name, "bn"], norm, attribute)
                 for kind, attribute in (("scale", "scale"), ("shift", "bias"))
             ]
         for plan in plans:
@@ -241,7 +248,7 @@ class LayeredNet(nn.Module, MainNetInterface):
             entries.append(Entry(plan.weight, "weight", number, owner, "weight"))
             if plan.bias is not None:
                 entries.append(Entry(plan.bias, "bias", number, owner, "bias"))
-        modulating = [i for i, entry in enumerate(entries) if entry.kind.startswith("cm_")]
+        modulating = [i for i, entry in enumerate(entries) if entry.modulates]
         others = [i for i in range(len(entries)) if i not in set(modulating)]
         groups = {"internal_weights": others, "mod_weights": modulating}
         return ParamBook(entries, groups, short="mod_weights" if modulating else None)

@@ -13,6 +13,7 @@ from hnbayes.mnets.classifier_interface import Classifier, as_images, check_imag
 from hnbayes.mnets.layered import INPUTS, LayerPlan, Pass
 from hnbayes.mnets.mlp import announce
 from hnbayes.mnets.options import ContextModOptions, check_dropout
+from hnbayes.mnets.registry import Config, Shape, flat_size, image_shape, register
 
 # Channels of the two convolutions, units of the hidden fully connected layer.
 ARCHITECTURES = {"mnist_small": (10, 20, 50), "mnist_large": (20, 50, 500), "cifar": (192, 192, 1000)}
@@ -120,3 +121,14 @@ class LeNet(Classifier):
         if self._modulation.post_activation:
             return self._modulate(name, h.relu(), tensors)
         return self._modulate(name, h, tensors).relu()
+
+
+@register("lenet")
+def _build(config: Config, in_shape: Shape, out_shape: Shape, **kwargs: Any) -> LeNet:
+    read: dict[str, Any] = {
+        "in_shape": image_shape(in_shape),
+        "num_classes": flat_size("out_shape", out_shape),
+        "arch": config.get("lenet_type", "mnist_small"),
+        "dropout_rate": config.get("dropout_rate", -1),
+    }
+    return LeNet(**{**read, **kwargs})

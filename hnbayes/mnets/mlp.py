@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from hnbayes._checks import check_count
 from hnbayes.mnets.bookkeeping import Weights
 from hnbayes.mnets.layered import INPUTS, LayeredNet, LayerPlan, check_vectors
 from hnbayes.mnets.options import BatchNormOptions, ContextModOptions, check_dropout
+from hnbayes.mnets.registry import Config, Shape, flat_size, register
 
 Activation = Callable[[Tensor], Tensor] | None
 
@@ -29,8 +31,8 @@ class MLP(LayeredNet):
         dropout_rate: rate after each hidden layer's activation, -1 for none.
         use_spectral_norm: divide each weight matrix by its largest singular value.
         use_batch_norm: normalise the hidden layers.
-        bn_track_stats: track statistics; otherwise the batch's are used in evaluation mode too. Statistics of several
-            tasks: call `checkpoint_stats` of each of `batchnorm_layers` after a task, and pass the number as `condition`.
+        bn_track_stats: track statistics; otherwise the batch's are used in evaluation mode too. For statistics of
+            several tasks call `checkpoint_stats` of each of `batchnorm_layers`, and pass the number as `condition`.
         distill_bn_stats: offer these statistics as `distillation_targets`.
         use_context_mod: modulate every layer.
         context_mod_inputs: modulate the inputs too.
@@ -172,7 +174,7 @@ def dense_plans(sizes: Sequence[int], use_bias: bool, prefix: str = "", norm: bo
             norm=n if norm and i < len(sizes) - 2 else None,
             modulated=(n,),
         )
-        for i, (before, n) in enumerate(zip(sizes, sizes[1:], strict=False))
+        for i, (before, n) in enumerate(itertools.pairwise(sizes))
     ]
 
 
@@ -182,3 +184,18 @@ def announce(net: LayeredNet, verbose: bool) -> None:
         given = sum(1 for _ in net.hyper_shapes_learned or ())
         outside = f", {given} of its tensors from outside" if given else ""
         print(f"{type(net).__name__} with {net.num_params} weights{outside}.")
+
+
+@register("mlp")
+def _build(config: Config, in_shape: Shape, out_shape: Shape, **kwargs: Any) -> MLP:
+    read: dict[str, Any] = {
+        "n_in": flat_size("in_shape", in_shape),
+        "n_out": flat_size("out_shape", out_shape),
+        "hidden_layers": config.ints("mlp_arch", "100,100"),
+        "activation_fn": config.activation(),
+        "use_bias": not config.get("no_bias", False),
+        "dropout_rate": config.get("dropout_rate", -1),
+        "use_spectral_norm": config.get("specnorm", False),
+        **config.batch_norm(),
+    }
+    return MLP(**{**read, **kwargs})

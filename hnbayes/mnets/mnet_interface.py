@@ -45,8 +45,8 @@ class MainNetInterface(ABC):
         Args:
             x: inputs.
             weights: tensors to use instead of the network's own: all of `param_shapes`, those of
-                `hyper_shapes_learned`, gains and shifts alone, or a dict with the keys `internal_weights` (all but gains
-                and shifts) and `mod_weights` (gains and shifts), either or both.
+                `hyper_shapes_learned`, gains and shifts alone, or a dict with the keys `internal_weights` (all but
+                gains and shifts) and `mod_weights` (gains and shifts), either or both.
             distilled_params: what `hyper_shapes_distilled` lists, used instead of the network's own.
             condition: which stored statistics or modulation to use.
 
@@ -200,14 +200,14 @@ class MainNetInterface(ABC):
             device: where the masks are to be.
 
         Returns:
-            One entry for each of `param_shapes`: None for a tensor that doesn't lead to outputs directly, else a boolean
-            mask of its shape, True in the rows of the units chosen.
+            One entry for each of `param_shapes`: None for a tensor that doesn't lead to outputs directly, else a
+            boolean mask of its shape, True in the rows of the units chosen.
 
         Raises:
             ValueError: if the output layer is not fully connected, or a unit doesn't exist.
         """
-        if not self.has_fc_out:
-            raise ValueError("masks for outputs need a fully connected output layer, which this network doesn't have.")
+        if not (self.has_fc_out and self.mask_fc_out):
+            raise ValueError("masks for outputs need a fully connected layer of its own for each, which isn't there.")
         return self._row_masks(self._output_entries(), out_inds, device)
 
     @torch.no_grad()
@@ -236,7 +236,7 @@ class MainNetInterface(ABC):
 
         Args:
             params: a list of tensors; with `unflatten`, a tensor (D,) or (..., D).
-            param_shapes: the tensors' shapes; needed to unflatten, and to flatten tensors with leading batch dimensions.
+            param_shapes: the tensors' shapes; needed to unflatten, and to flatten tensors with batch dimensions.
             unflatten: whether a vector is to be taken apart.
 
         Returns:

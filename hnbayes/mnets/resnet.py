@@ -13,12 +13,13 @@ from hnbayes.mnets.classifier_interface import Classifier, as_images, check_imag
 from hnbayes.mnets.layered import INPUTS, LayerPlan, Pass
 from hnbayes.mnets.mlp import announce
 from hnbayes.mnets.options import BatchNormOptions, ContextModOptions
+from hnbayes.mnets.registry import Config, Shape, flat_size, image_shape, register
 
 
 class ResNet(Classifier):
     """The 6n + 2 layer residual network of He et al. (2016), "Deep residual learning", section 4.2.
 
-    A 3x3 convolution, three groups of n blocks of two 3x3 convolutions (the second and third group begin with stride 2),
+    A 3x3 convolution, three groups of n blocks of two 3x3 convolutions (the second and third begin with stride 2),
     global average pooling, a fully connected layer. Shortcuts have no parameters: they take every second pixel and pad
     channels with zeros (option A). After each convolution: modulation, batch normalisation, ReLU.
 
@@ -164,3 +165,16 @@ def group_channels(num_feature_maps: Sequence[int], k: int, count: int) -> list[
         raise ValueError(f"num_feature_maps must be {count} numbers; received {len(num_feature_maps)}.")
     first, *groups = (check_count("each entry of num_feature_maps", n) for n in num_feature_maps)
     return [first, *(k * n for n in groups)]
+
+
+@register("resnet")
+def _build(config: Config, in_shape: Shape, out_shape: Shape, **kwargs: Any) -> ResNet:
+    read: dict[str, Any] = {
+        "in_shape": image_shape(in_shape),
+        "num_classes": flat_size("out_shape", out_shape),
+        "n": config.get("resnet_block_depth", 5),
+        "num_feature_maps": config.ints("resnet_channel_sizes", "16,16,32,64"),
+        "use_bias": not config.get("no_bias", False),
+        **config.batch_norm(),
+    }
+    return ResNet(**{**read, **kwargs})

@@ -13,6 +13,7 @@ from hnbayes.mnets.classifier_interface import Classifier, as_images, check_imag
 from hnbayes.mnets.layered import INPUTS, LayerPlan, Pass
 from hnbayes.mnets.mlp import announce
 from hnbayes.mnets.options import BatchNormOptions, ContextModOptions
+from hnbayes.mnets.registry import Config, Shape, flat_size, image_shape, register
 from hnbayes.mnets.resnet import conv_plan, group_channels, identity_shortcut, map_shape
 
 EXPANSION = 4
@@ -23,8 +24,8 @@ class ResNetIN(Classifier):
 
     A 7x7 convolution with stride 2, 3x3 maximum pooling with stride 2, four groups of blocks (all but the first group
     begin with stride 2), global average pooling, a fully connected layer. A block has two 3x3 convolutions, or with
-    `bottleneck_blocks` a 1x1, a 3x3 (which has the stride, as in torchvision) and a 1x1 one with 4 times the channels. After each
-    convolution: modulation, normalisation, ReLU.
+    `bottleneck_blocks` a 1x1, a 3x3 (which has the stride, as in torchvision) and a 1x1 one with 4 times the channels.
+    After each convolution: modulation, normalisation, ReLU.
 
     ResNet-18 is `use_bias=False, use_fc_bias=True, projection_shortcut=True`; with `blocks_per_group` (3, 4, 6, 3)
     ResNet-34, and with `bottleneck_blocks` too ResNet-50; (3, 4, 23, 3) and (3, 8, 36, 3) give ResNet-101 and -152.
@@ -177,3 +178,19 @@ class ResNetIN(Classifier):
     @staticmethod
     def _size_after(size: tuple[int, int], stride: int) -> tuple[int, int]:
         return -(-size[0] // stride), -(-size[1] // stride)
+
+
+@register("iresnet")
+def _build(config: Config, in_shape: Shape, out_shape: Shape, **kwargs: Any) -> ResNetIN:
+    read: dict[str, Any] = {
+        "in_shape": image_shape(in_shape),
+        "num_classes": flat_size("out_shape", out_shape),
+        "num_feature_maps": config.ints("iresnet_channel_sizes", "64,64,128,256,512"),
+        "blocks_per_group": config.ints("iresnet_blocks_per_group", "2,2,2,2"),
+        "projection_shortcut": config.get("iresnet_projection_shortcut", False),
+        "bottleneck_blocks": config.get("iresnet_bottleneck_blocks", False),
+        "use_bias": not config.get("no_bias", False),
+        "use_fc_bias": config.get("iresnet_use_fc_bias", False),
+        **config.batch_norm(),
+    }
+    return ResNetIN(**{**read, **kwargs})

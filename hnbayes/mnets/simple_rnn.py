@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hnbayes._checks import check_count, describe
-from hnbayes.layers import ContextModLayer, init_params
+from hnbayes._checks import check_choice, check_count, describe
+from hnbayes.layers import init_params
 from hnbayes.mnets.bookkeeping import Weights
-from hnbayes.mnets.layered import INPUTS, LayeredNet, LayerPlan
+from hnbayes.mnets.layered import INPUTS, LayerPlan
 from hnbayes.mnets.mlp import Activation, announce
 from hnbayes.mnets.options import ContextModOptions
+from hnbayes.mnets.recurrent import GATES, RecurrentLayers, recurrent_plans, spread_over_time
+from hnbayes.mnets.registry import Config, Shape, flat_size, register
 
-GATES = 4
-State = tuple[Tensor, Tensor]
 
-
-class SimpleRNN(LayeredNet):
+class SimpleRNN(RecurrentLayers):
     r"""A recurrent network: fully connected layers, Elman or LSTM layers, fully connected layers.
 
     An Elman layer has hidden states and outputs of its own (Elman 1990), \(h_t = \phi(W_{ih} x_t + b_{ih} + W_{hh}
@@ -92,7 +91,20 @@ class SimpleRNN(LayeredNet):
             raise ValueError("context_mod_num_ts and context_mod_last_step exclude one another; received both.")
         self._lstm, self._biased_layers = use_lstm, use_bias
         self._bptt_depth = -1
-        super().__init__(self._plans(), inputs=(n_in,), no_weights=no_weights, init_weights=None, modulation=options)
+        super().__init__(
+            recurrent_plans(
+                n_in,
+                (self._pre, self._rec, self._post),
+                gates=GATES if use_lstm else 1,
+                outputs=not use_lstm,
+                bias=use_bias,
+                steps=0 if self._separate else self._steps,
+            ),
+            inputs=(n_in,),
+            no_weights=no_weights,
+            init_weights=None,
+            modulation=options,
+        )
         self._has_bias = use_bias
         self._activation = activation
         self._has_fc_out = self._mask_fc_out = self._has_linear_out = bool(self._post)
@@ -161,7 +173,7 @@ class SimpleRNN(LayeredNet):
         cm_in, cm_pre, cm_rec, cm_post, _, _ = self.split_cm_weights(cm_weights, condition, len(x))
         hidden: list[Tensor] = []
         inner: list[Tensor | None] = []
-        h = x if cm_in is None else self._layer(INPUTS)(x, weights=cm_in, bs_dim=1)
+        h = x if cm_in is None else self._cm_layer(INPUTS)(x, weights=cm_in, bs_dim=1)
         hidden, h = self.compute_fc_outputs(h, pre_w, pre_b, len(cm_pre or ()), cm_pre, 0, ckpt_id, False, hidden)
         inner += [None] * len(pre_w)
         for d, own in enumerate(rec):
@@ -238,7 +250,7 @@ class SimpleRNN(LayeredNet):
         if not cm_weights:
             return None, [], [], [], 0, condition
         remaining = iter(cm_weights)
-        sets = {name: [next(remaining) for _ in self._layer(name).param_shapes] for name in self._cm_at}
+        sets = {name: [next(remaining) for _ in self._cm_layer(name).param_shapes] for name in self._cm_at}
         pre = [sets[f"pre{i}"] for i in range(len(self._pre))]
         recurrent = [[sets[name] for name in self._cm_names(d)] for d in range(len(self._rec))]
         post = [sets[f"post{i}"] for i in range(len(self._post)) if f"post{i}" in sets]
@@ -278,7 +290,7 @@ class SimpleRNN(LayeredNet):
             linear = is_post_fc and i == len(fc_w_weights) - 1
             gains = (cm_fc_layer_weights or [])[cm_offset + i] if i < num_fc_cm_layers else None
             after = self._modulation.post_activation and not linear
-            layer = self._layer(f"{'post' if is_post_fc else 'pre'}{i}") if gains is not None else None
+            layer = self._cm_layer(f"{'post' if is_post_fc else 'pre'}{i}") if gains is not None else None
             if layer is not None and not after:
                 h = layer(h, weights=gains, bs_dim=1)
             h = h if linear or self._activation is None else self._activation(h)
@@ -286,139 +298,6 @@ class SimpleRNN(LayeredNet):
                 h = layer(h, weights=gains, bs_dim=1)
             collected.append(h)
         return collected, h
-
-    def compute_hidden_states(
-        self,
-        x: Tensor,
-        layer_ind: int,
-        int_weights: Sequence[Tensor | None],
-        cm_weights: Sequence[Sequence[Tensor]] | None,
-        ckpt_id: int | None,
-        h_0: Tensor | None = None,
-        c_0: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Run a recurrent layer over a sequence.
-
-        Args:
-            x: its inputs (T, N, size of the layer before).
-            layer_ind: which layer.
-            int_weights: its weights and biases in turn.
-            cm_weights: its gains and shifts, one set or one a time step.
-            ckpt_id: unused, as gains and shifts are given.
-            h_0: hidden state before the first step, 0 if None.
-            c_0: an LSTM's cell state before the first step, 0 if None.
-
-        Returns:
-            Its outputs and its inner states (cells of an LSTM, hidden states of an Elman layer), each (T, N, size).
-        """
-        T, N = x.shape[:2]
-        size = self._rec[layer_ind]
-        state = (x.new_zeros(N, size) if h_0 is None else h_0, x.new_zeros(N, size) if c_0 is None else c_0)
-        step = self.lstm_rnn_step if self._lstm else self.basic_rnn_step
-        outputs, inner = [], []
-        for t in range(T):
-            if self._bptt_depth > 0 and t == T - self._bptt_depth:
-                state = state[0].detach(), state[1].detach()
-            state = step(layer_ind, t, x[t], state, int_weights, cm_weights, ckpt_id, t == T - 1)
-            outputs.append(state[0] if self._lstm else state[1])
-            inner.append(state[1] if self._lstm else state[0])
-        return torch.stack(outputs), torch.stack(inner)
-
-    def basic_rnn_step(
-        self,
-        d: int,
-        t: int,
-        x_t: Tensor,
-        h_t: State,
-        int_weights: Sequence[Tensor | None],
-        cm_weights: Sequence[Sequence[Tensor]] | None,
-        ckpt_id: int | None,
-        is_last_step: bool,
-    ) -> State:
-        """One step of an Elman layer.
-
-        Args:
-            d: which layer.
-            t: the time step, from 0.
-            x_t: inputs (N, size before).
-            h_t: the last hidden state and output, each (N, size); the output is not used.
-            int_weights: as for `compute_hidden_states`.
-            cm_weights: as for `compute_hidden_states`.
-            ckpt_id: unused.
-            is_last_step: whether it is the sequence's last.
-
-        Returns:
-            The new hidden state and output.
-        """
-        w_ih, b_ih, w_hh, b_hh = int_weights[:4]
-        h = _linear(x_t, w_ih, b_ih) + _linear(h_t[0], w_hh, b_hh)
-        h = self._recurrent_activation(h, d, t, cm_weights, is_last_step)
-        y = self.compute_basic_rnn_output(h, int_weights, bool(cm_weights), cm_weights, t, ckpt_id, is_last_step, d)
-        return h, y
-
-    def compute_basic_rnn_output(
-        self,
-        h_t: Tensor,
-        int_weights: Sequence[Tensor | None],
-        use_cm: bool,
-        cm_weights: Sequence[Sequence[Tensor]] | None,
-        cm_idx: int,
-        ckpt_id: int | None,
-        is_last_step: bool,
-        d: int = 0,
-    ) -> Tensor:
-        """The output of an Elman layer.
-
-        Args:
-            h_t: hidden state (N, size).
-            int_weights: as for `compute_hidden_states`.
-            use_cm: whether to modulate.
-            cm_weights: as for `compute_hidden_states`.
-            cm_idx: the time step, which chooses among sets of gains and shifts.
-            ckpt_id: unused.
-            is_last_step: whether it is the sequence's last.
-            d: which layer.
-
-        Returns:
-            The output (N, size).
-        """
-        y = _linear(h_t, int_weights[4], int_weights[5])
-        return self._recurrent_activation(y, d, cm_idx, cm_weights if use_cm else None, is_last_step)
-
-    def lstm_rnn_step(
-        self,
-        d: int,
-        t: int,
-        x_t: Tensor,
-        h_t: State,
-        int_weights: Sequence[Tensor | None],
-        cm_weights: Sequence[Sequence[Tensor]] | None,
-        ckpt_id: int | None,
-        is_last_step: bool,
-    ) -> State:
-        """One step of an LSTM layer.
-
-        Args:
-            d: which layer.
-            t: the time step, from 0.
-            x_t: inputs (N, size before).
-            h_t: the last output and cell state, each (N, size).
-            int_weights: as for `compute_hidden_states`.
-            cm_weights: as for `compute_hidden_states`.
-            ckpt_id: unused.
-            is_last_step: whether it is the sequence's last.
-
-        Returns:
-            The new output and cell state.
-        """
-        h, c = h_t
-        gates = _linear(x_t, int_weights[0], int_weights[1]) + _linear(h, int_weights[2], int_weights[3])
-        i, f, g, o = gates.chunk(GATES, dim=-1)
-        act = self._activation or (lambda v: v)
-        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-        if self._modulation.post_activation:
-            return self._step_modulated(o.sigmoid() * act(c), d, t, cm_weights, is_last_step), c
-        return o.sigmoid() * act(self._step_modulated(c, d, t, cm_weights, is_last_step)), c
 
     def get_output_weight_mask(
         self, out_inds: Sequence[int] | None = None, device: torch.device | str | None = None
@@ -456,100 +335,49 @@ class SimpleRNN(LayeredNet):
 
     def init_hh_weights_orthogonal(self) -> None:
         """Make hidden-to-hidden matrices orthogonal (Saxe et al. 2014), each gate's of an LSTM by itself."""
-        for name, holder in zip(self._layer_names, self.layers, strict=True):
-            if name.endswith(".hh") and holder.weight is not None:
-                for part in holder.weight.data.chunk(GATES if self._lstm else 1):
-                    nn.init.orthogonal_(part)
-
-    def _plans(self) -> list[LayerPlan]:
-        def plan(name: str, n: int, before: int, modulated: tuple[int, ...] | None) -> LayerPlan:
-            return LayerPlan(name, (n, before), (n,) if self._biased_layers else None, modulated=modulated)
-
-        plans = []
-        before = self._n_in
-        for i, n in enumerate(self._pre):
-            plans.append(plan(f"pre{i}", n, before, (n,)))
-            before = n
-        gates = GATES if self._lstm else 1
-        for d, n in enumerate(self._rec):
-            # One entry stands for the layer's modulation; `_modulated` spreads it over time steps.
-            shape = (n,) if self._steps < 1 or self._separate else (self._steps, n)
-            plans.append(plan(f"rec{d}.ih", gates * n, before, shape))
-            plans.append(plan(f"rec{d}.hh", gates * n, n, None))
-            if not self._lstm:
-                plans.append(plan(f"rec{d}.ho", n, n, None))
-            before = n
-        for i, n in enumerate(self._post):
-            plans.append(plan(f"post{i}", n, before, (n,)))
-            before = n
-        return plans
+        for d in range(len(self._rec)):
+            weight = self._holder(f"rec{d}.hh").weight
+            for part in () if weight is None else weight.detach().chunk(GATES if self._lstm else 1):
+                nn.init.orthogonal_(part)
 
     def _modulated(self, layers: Sequence[LayerPlan], inputs: tuple[int, ...] | None) -> list[LayerPlan]:
-        if not self._modulation.use:
-            return []
-        first = [LayerPlan(INPUTS, (), modulated=inputs)] if self._modulation.inputs else []
-        behind = [plan for plan in layers if plan.modulated is not None]
-        behind = behind[:-1] if self._modulation.not_last else behind
-        spread: list[LayerPlan] = []
-        for plan in behind:
-            names = [f"{plan.name}@{t}" for t in range(self._steps)] if self._separate else [plan.name]
-            names = names if plan.name.startswith("rec") else [plan.name]
-            spread += [LayerPlan(name, plan.weight, modulated=plan.modulated) for name in names]
-        return [*first, *spread]
-
-    def _cm_names(self, d: int) -> list[str]:
-        return [name for name in self._cm_at if name.split("@")[0] == f"rec{d}.ih"]
-
-    def _layer(self, name: str) -> ContextModLayer:
-        layer = self._cm[self._cm_at[name]]
-        if not isinstance(layer, ContextModLayer):
-            raise TypeError(f"{name} must be a context-mod layer; received {describe(layer)}.")
-        return layer
+        plans = super()._modulated(layers, inputs)
+        return spread_over_time(plans, self._steps) if self._separate else plans
 
     def _stored_modulation(self, ckpt_id: int) -> list[Tensor]:
-        return [tensor for layer in self._cm for tensor in layer.get_weights(ckpt_id)]
-
-    def _recurrent_activation(
-        self, h: Tensor, d: int, t: int, cm_weights: Sequence[Sequence[Tensor]] | None, is_last_step: bool
-    ) -> Tensor:
-        after = self._modulation.post_activation
-        h = h if after else self._step_modulated(h, d, t, cm_weights, is_last_step)
-        h = h if self._activation is None else self._activation(h)
-        return self._step_modulated(h, d, t, cm_weights, is_last_step) if after else h
-
-    def _step_modulated(
-        self, h: Tensor, d: int, t: int, cm_weights: Sequence[Sequence[Tensor]] | None, is_last_step: bool
-    ) -> Tensor:
-        """Modulate the activations of one time step."""
-        if not cm_weights or (self._last_step and not is_last_step):
-            return h
-        names = self._cm_names(d)
-        if self._steps > 0 and not self._separate:
-            gain, shift = cm_weights[0]
-            modulated: Tensor = h * self._layer(names[0]).preprocess_gain(gain[..., t, :]) + shift[..., t, :]
-            return modulated
-        at = t if self._separate else 0
-        output: Tensor = self._layer(names[at])(h, weights=list(cm_weights[at]))
-        return output
+        stored = (self._cm_layer(name).get_weights(ckpt_id) for name in self._cm_at)
+        return [tensor for pair in stored for tensor in pair if tensor is not None]
 
     @torch.no_grad()
     def _init_recurrent(self, kaiming: bool) -> None:
-        for name, holder in zip(self._layer_names, self.layers, strict=True):
-            if not name.startswith("rec"):
-                continue
-            if kaiming:
-                init_params(holder.weight, holder.bias)
-                continue
-            bound = self._rec[int(name[3:].split(".")[0])] ** -0.5
-            for tensor in _present(holder.weight, holder.bias):
-                tensor.uniform_(-bound, bound)
+        for d, size in enumerate(self._rec):
+            for part in ("ih", "hh") if self._lstm else ("ih", "hh", "ho"):
+                holder = self._holder(f"rec{d}.{part}")
+                if holder.weight is not None and kaiming:
+                    init_params(holder.weight, holder.bias)
+                for tensor in () if kaiming else (holder.weight, holder.bias):
+                    if tensor is not None:
+                        tensor.uniform_(-(size**-0.5), size**-0.5)
 
 
-def _linear(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
-    if weight is None:
-        raise ValueError("a recurrent layer needs its weights; received None.")
-    return nn.functional.linear(x, weight, bias)
-
-
-def _present(*tensors: Tensor | None) -> Iterator[Tensor]:
-    return (tensor for tensor in tensors if tensor is not None)
+@register("simple_rnn")
+def _build(config: Config, in_shape: Shape, out_shape: Shape, **kwargs: Any) -> SimpleRNN:
+    rnn_layers, fc_layers = config.ints("srnn_rec_layers", "10"), config.ints("srnn_post_fc_layers")
+    n_out = flat_size("out_shape", out_shape)
+    rec_type = check_choice("srnn_rec_type", config.get("srnn_rec_type", "lstm"), ("lstm", "elman"))
+    if not config.get("srnn_no_fc_out", False):
+        fc_layers = [*fc_layers, n_out]
+    elif fc_layers:
+        raise ValueError("srnn_no_fc_out makes the last layer recurrent; received srnn_post_fc_layers as well.")
+    else:
+        rnn_layers = [*rnn_layers, n_out]
+    read: dict[str, Any] = {
+        "n_in": flat_size("in_shape", in_shape),
+        "rnn_layers": rnn_layers,
+        "fc_layers_pre": config.ints("srnn_pre_fc_layers"),
+        "fc_layers": fc_layers,
+        "activation": config.activation(default="tanh"),
+        "use_lstm": rec_type == "lstm",
+        "use_bias": not config.get("no_bias", False),
+    }
+    return SimpleRNN(**{**read, **kwargs})

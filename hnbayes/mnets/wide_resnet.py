@@ -13,6 +13,7 @@ from hnbayes.mnets.classifier_interface import Classifier, as_images, check_imag
 from hnbayes.mnets.layered import INPUTS, LayerPlan, Pass
 from hnbayes.mnets.mlp import announce
 from hnbayes.mnets.options import BatchNormOptions, ContextModOptions, check_dropout
+from hnbayes.mnets.registry import Config, Shape, flat_size, image_shape, register
 from hnbayes.mnets.resnet import conv_plan, group_channels, map_shape
 
 
@@ -142,3 +143,18 @@ class WRN(Classifier):
         if self._modulation.post_activation:
             return self._modulate(name, self._normalise(name, h, tensors).relu(), tensors)
         return self._normalise(name, self._modulate(name, h, tensors), tensors).relu()
+
+
+@register("wrn")
+def _build(config: Config, in_shape: Shape, out_shape: Shape, **kwargs: Any) -> WRN:
+    read: dict[str, Any] = {
+        "in_shape": image_shape(in_shape),
+        "num_classes": flat_size("out_shape", out_shape),
+        "n": config.get("wrn_block_depth", 4),
+        "k": config.get("wrn_widening_factor", 10),
+        "use_bias": not config.get("no_bias", False),
+        "use_fc_bias": config.get("wrn_use_fc_bias", False),
+        "dropout_rate": config.get("dropout_rate", -1),
+        **config.batch_norm(),
+    }
+    return WRN(**{**read, **kwargs})

@@ -13,6 +13,7 @@ from hnbayes.mnets.classifier_interface import Classifier, as_images, check_imag
 from hnbayes.mnets.layered import LayerPlan
 from hnbayes.mnets.mlp import announce
 from hnbayes.mnets.options import check_dropout
+from hnbayes.mnets.registry import Config, Shape, flat_size, image_shape, register
 
 
 class ZenkeNet(Classifier):
@@ -99,3 +100,13 @@ class ZenkeNet(Classifier):
                 h = nn.functional.max_pool2d(self._dropout(h), 2)
         h = nn.functional.linear(h.flatten(1), *tensors.layers["hidden"]).relu()
         return nn.functional.linear(self._hidden_dropout(h), *tensors.layers["out"])
+
+
+@register("zenke")
+def _build(config: Config, in_shape: Shape, out_shape: Shape, **kwargs: Any) -> ZenkeNet:
+    read: dict[str, Any] = {
+        "in_shape": image_shape(in_shape),
+        "num_classes": flat_size("out_shape", out_shape),
+        "dropout_rate": config.get("dropout_rate", 0.25),
+    }
+    return ZenkeNet(**{**read, **kwargs})
