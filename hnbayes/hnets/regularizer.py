@@ -36,7 +36,8 @@ def calc_fix_target_reg(
 
     von Oswald et al. (2020), "Continual learning with hypernetworks", eq. 2, for the T = `task_id` tasks before:
 
-    \[\frac{1}{T} \sum_{j < T} s_j \sum_i F_{ji} \left(w^*_{ji} - h_i(c_j + \Delta c_j, \theta + \Delta\theta)\right)^2\]
+    \[\frac{1}{T} \sum_{j < T} s_j \sum_i F_{ji} \left(w^*_{ji} - h_i(c_j + \Delta c_j, \theta + \Delta\theta)
+    \right)^2\]
 
     with targets \(w^*\), and \(s = F = 1\) where these aren't given. All tasks go through the hypernetwork at once.
 

@@ -22,7 +22,7 @@ class RecurrentLayers(LayeredNet):
     _lstm: bool
     _activation: Activation
     _bptt_depth: int
-    # Time steps with modulation of their own (below 1: none), whether in a layer each, and whether only the last has any.
+    # Time steps with modulation of their own (below 1: none); whether in a layer each; whether only the last has any.
     _steps: int
     _separate: bool
     _last_step: bool
