@@ -15,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hnbayes.potentials.base import Potential
+
 Host = NDArray[Any]
 # A NumPy array on the CPU or a tensor elsewhere; typing both at once would make every kernel line a union.
 Array = Any
@@ -34,6 +36,10 @@ class HostVectors:
     def tensor(self, array: Array) -> Tensor:
         """The tensor of some vectors, sharing their memory."""
         return torch.from_numpy(array)
+
+    def evaluate(self, potential: Potential, array: Array) -> tuple[Host, Array]:
+        """U of each vector, on the host, and its gradient."""
+        return potential.value_and_grad_arrays(array)
 
     def zeros(self, *shape: int) -> Array:
         """Zeros of the vectors' dtype."""
@@ -79,6 +85,11 @@ class DeviceVectors:
     def tensor(self, array: Array) -> Tensor:
         """The tensor itself."""
         return array
+
+    def evaluate(self, potential: Potential, array: Array) -> tuple[Host, Array]:
+        """U of each vector, on the host, and its gradient."""
+        values, gradient = potential.value_and_grad(array)
+        return values.detach().cpu().numpy(), gradient.detach()
 
     def zeros(self, *shape: int) -> Array:
         """Zeros of the vectors' dtype, on their device."""

@@ -225,17 +225,20 @@ def draw_uniform(state: State, rows: Host) -> Host:
 
 def evaluate(state: State, q: Array) -> tuple[Host, Array]:
     """U (C,) on the host as float64 and its gradient (C, D)."""
-    values, gradient = state.potential.value_and_grad(state.vectors.tensor(q))
-    return host_energy(state, values), state.vectors.array(gradient)
+    values, gradient = state.vectors.evaluate(state.potential, q)
+    return _finite_energy(values), gradient
 
 
 def host_energy(state: State, values: Tensor) -> Host:
-    """U as float64 on the host; what is not finite, -inf too, counts as infinite energy, so it is never accepted."""
-    host = state.vectors.to_host(state.vectors.array(values)).astype(np.float64)
+    """U as float64 on the host."""
+    return _finite_energy(state.vectors.to_host(state.vectors.array(values)))
+
+
+def _finite_energy(values: Host) -> Host:
+    """U as float64; what is not finite, -inf too, counts as infinite energy, so it is never accepted."""
+    host = values.astype(np.float64)
     finite = np.isfinite(host)
-    if not finite.all():
-        host[~finite] = np.inf
-    return host
+    return host if finite.all() else np.where(finite, host, np.inf)
 
 
 def column(state: State, values: Host) -> Array:

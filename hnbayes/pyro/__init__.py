@@ -2,6 +2,7 @@
 
 from hnbayes.pyro.checks import ModelError
 from hnbayes.pyro.distributions import PrecisionNormal, as_pyro, flat_distribution, site_distributions
+from hnbayes.pyro.inference_data import to_inference_data
 from hnbayes.pyro.kernels import HMC, NUTS, RandomWalkMetropolis
 from hnbayes.pyro.model_potential import ModelPotential, potential
 from hnbayes.pyro.models import BayesianNetwork
@@ -27,4 +28,5 @@ __all__ = [
     "flat_distribution",
     "potential",
     "site_distributions",
+    "to_inference_data",
 ]

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.distributions import Independent
 
 from hnbayes.params import ParamSpec
-from hnbayes.pyro.distributions import PrecisionNormal, to_event
 from hnbayes.potentials.networks import broadcast
+from hnbayes.pyro.distributions import PrecisionNormal, to_event
 from hnbayes.pyro.priors import ParameterPrior, Scaled, before
 
 

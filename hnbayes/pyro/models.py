@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from hnbayes._checks import check_choice, check_finite, describe
+from hnbayes.potentials.networks import NetworkFunction
 from hnbayes.pyro.flat import FlatPrior
 from hnbayes.pyro.likelihoods import Likelihood, ObservationModel, without_data_dim
-from hnbayes.potentials.networks import NetworkFunction
 from hnbayes.pyro.priors import Prior, Scaled, before, resolve, scale_priors
 
 DATA, OBSERVED, NOISE = "data", "obs", "sigma"
