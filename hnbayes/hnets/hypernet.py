@@ -176,7 +176,10 @@ class HyperNet(nn.Module, HyperNetInterface):
 
     def _assemble(self, generated: Sequence[Tensor]) -> Tensor:
         """The target's weights (B, num_outputs) from what generators made: here all chunks in a row, a rest dropped."""
-        return torch.cat([part.flatten(1) for part in generated], dim=1)[:, : self.num_outputs]
+        rows = [part.flatten(1) for part in generated]
+        whole = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+        # Cut only where there is a rest: the gradient of a cut copies everything once more.
+        return whole if whole.shape[1] == self.num_outputs else whole[:, : self.num_outputs]
 
     def _features(
         self,

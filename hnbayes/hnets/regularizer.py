@@ -71,17 +71,18 @@ def calc_fix_target_reg(
         raise ValueError(f"hnet must know {task_id} conditions, one a task before; it knows {hnet.num_known_conds}.")
     tasks = _choose(task_id, batch_size, generator)
     wanted = _targets(hnet, task_id, tasks, targets, prev_theta, prev_task_embs)
-    squared = (wanted - _predicted(hnet, task_id, tasks, dTheta, dTembs)).square()
+    change = _predicted(hnet, task_id, tasks, dTheta, dTembs) - wanted
+    weighted = change
     if fisher_estimates is not None:
         _check_length("fisher_estimates", fisher_estimates, task_id)
-        squared = squared * torch.stack([hnet._target.flatten(list(fisher_estimates[j])) for j in tasks])
+        weighted = weighted * torch.stack([hnet._target.flatten(list(fisher_estimates[j])) for j in tasks])
     if inds_of_out_heads is not None:
         if mnet is None:
             raise ValueError("mnet must be given with inds_of_out_heads, to find the weights of heads; received None.")
         _check_length("inds_of_out_heads", inds_of_out_heads, task_id)
-        kept = torch.stack([_kept(mnet, hnet.target_shapes, inds_of_out_heads[j], squared.device) for j in tasks])
-        squared = squared * kept
-    terms = squared.sum(dim=1)
+        kept = [_kept(mnet, hnet.target_shapes, inds_of_out_heads[j], change.device) for j in tasks]
+        weighted = weighted * torch.stack(kept)
+    terms = torch.linalg.vecdot(weighted, change)
     if reg_scaling is not None:
         _check_length("reg_scaling", reg_scaling, task_id)
         terms = terms * torch.as_tensor([float(reg_scaling[j]) for j in tasks]).to(terms)
