@@ -13,6 +13,7 @@ from hnbayes._checks import check_choice, check_count, describe
 from hnbayes.hnets.hnet_interface import FORMATS, HyperNetInterface
 from hnbayes.mnets.bookkeeping import Entry, ParamBook, Weights
 from hnbayes.mnets.layered import LayeredNet
+from hnbayes.mnets.stored import take_up
 from hnbayes.params import ParamSpec
 
 
@@ -95,7 +96,7 @@ class HyperNet(nn.Module, HyperNetInterface):
         known = inputs.conditions
         self._chunk_embs = Embeddings(shared, inputs.no_uncond_weights)
         self._cond_embs = Embeddings([(inputs.cond,)] * known if inputs.cond else [], inputs.no_cond_weights)
-        self._cond_chunk_embs = Embeddings([c for c in conditional for _ in range(known)], inputs.no_cond_weights)
+        self._cond_chunk_embs = Embeddings(conditional * known, inputs.no_cond_weights)
         self._book = self._make_book(shared, conditional)
 
     def distillation_targets(self) -> None:
@@ -132,6 +133,13 @@ class HyperNet(nn.Module, HyperNetInterface):
         batch = self._batch([*features, *(s for s in sets if s is not None and s.ndim == 3)], ids)
         flat = self._assemble(self._generate(tensors, features, sets, batch, condition))
         return self.convert_out_format(flat, "flattened", ret_format)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # Existing code stores the embeddings of conditions first.
+        own = [self._book.entries[i] for i in self._book.own]
+        first = [entry for entry in own if entry.owner is self._cond_embs]
+        take_up(self, [*first, *(entry for entry in own if entry.owner is not self._cond_embs)], state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def get_cond_in_emb(self, cond_id: int) -> nn.Parameter:
         """The embedding of a condition.
@@ -243,8 +251,7 @@ class HyperNet(nn.Module, HyperNetInterface):
                 sets.append(embeddings)
                 seen += 1
             else:
-                start = offset + seen * self._num_conds
-                chosen = [conditional[start + i] for i in ids or ()]
+                chosen = [conditional[offset + i * len(wanted) + seen] for i in ids or ()]
                 present = [embedding for embedding in chosen if embedding is not None]
                 if not chosen or len(present) < len(chosen):
                     raise ValueError(
@@ -301,8 +308,8 @@ class HyperNet(nn.Module, HyperNetInterface):
             info = {"cond_id": i}
             entries.append(Entry((self._inputs.cond,), "embedding", 0, self._cond_embs, str(i), info))
         for i in range(len(conditional) * self._num_conds):
-            shape = conditional[i // self._num_conds]
-            info = {**about, "cond_id": i % self._num_conds}
+            shape = conditional[i % len(conditional)]
+            info = {**about, "cond_id": i // len(conditional)}
             entries.append(Entry(shape, "embedding", 0, self._cond_chunk_embs, str(i), info))
         groups = {"uncond_weights": range(first), "cond_weights": range(first, len(entries))}
         return ParamBook(entries, groups)

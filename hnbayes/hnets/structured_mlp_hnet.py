@@ -119,7 +119,7 @@ class StructuredHMLP(HyperNet):
         if not self.cond_chunk_embs:
             return [self._own_embedding(self._chunk_embs, i) for i in range(kinds)]
         known = self._known("cond_id", cond_id)
-        return [self._own_embedding(self._cond_chunk_embs, i * self._num_conds + known) for i in range(kinds)]
+        return [self._own_embedding(self._cond_chunk_embs, known * kinds + i) for i in range(kinds)]
 
     def _assemble(self, generated: Sequence[Tensor]) -> Tensor:
         return torch.stack([self._assemble_one(sample) for sample in zip(*generated, strict=True)])

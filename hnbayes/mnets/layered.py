@@ -14,6 +14,7 @@ from hnbayes.layers import BatchNormLayer, ContextModLayer, init_params
 from hnbayes.mnets.bookkeeping import Entry, ParamBook, Weights
 from hnbayes.mnets.mnet_interface import MainNetInterface
 from hnbayes.mnets.options import BatchNormOptions, ContextModOptions
+from hnbayes.mnets.stored import take_up
 
 INPUTS = "inputs"
 
@@ -102,8 +103,8 @@ class LayeredNet(nn.Module, MainNetInterface):
         self._cm_at = {plan.name: i for i, plan in enumerate(self._modulated(layers, inputs))}
         self._bn_at = {plan.name: i for i, plan in enumerate(self._normalised([*layers, *projections]))}
         self._layer_names = [plan.name for plan in (*projections, *layers)]
-        self._cm = nn.ModuleList(self._context_mod(plan) for plan in self._modulated(layers, inputs))
-        self._bn = nn.ModuleList(
+        self._context_mod_layers = nn.ModuleList(self._context_mod(plan) for plan in self._modulated(layers, inputs))
+        self._batchnorm_layers = nn.ModuleList(
             BatchNormLayer(plan.norm or 0, affine=not no_weights, track_running_stats=self._norm.track)
             for plan in self._normalised([*layers, *projections])
         )
@@ -120,6 +121,10 @@ class LayeredNet(nn.Module, MainNetInterface):
         if not self._norm.distill:
             return None
         return [tensor for name in self._bn_at for tensor in self._bn_layer(name).get_stats()]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        take_up(self, [self._book.entries[i] for i in self._book.own], state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _begin(self, weights: Weights, distilled: Sequence[Tensor] | None, condition: Any) -> Pass:
         """Choose the tensors of a forward pass."""
@@ -167,10 +172,10 @@ class LayeredNet(nn.Module, MainNetInterface):
         return cast(LayerWeights, self.layers[self._layer_names.index(name)])
 
     def _cm_layer(self, name: str) -> ContextModLayer:
-        return cast(ContextModLayer, self._cm[self._cm_at[name]])
+        return cast(ContextModLayer, self._context_mod_layers[self._cm_at[name]])
 
     def _bn_layer(self, name: str) -> BatchNormLayer:
-        return cast(BatchNormLayer, self._bn[self._bn_at[name]])
+        return cast(BatchNormLayer, self._batchnorm_layers[self._bn_at[name]])
 
     def _given_modulation(self, weights: Weights) -> bool:
         """Whether gains and shifts are among given weights."""

@@ -117,7 +117,8 @@ def test_inside_and_outside_weights_agree(name):
     # Conditional inputs instead of a condition's number.
     given = {"cond_input": torch.stack([cond[i] for i in ids]).detach()}
     if name.endswith("_cond"):
-        kinds = [torch.stack([cond[3 + 3 * k + i] for i in ids]) for k in range(len(cond) // 3 - 1)]
+        count = len(cond) // 3 - 1
+        kinds = [torch.stack([cond[3 + count * i + k] for i in ids]) for k in range(count)]
         given["weights"] = {"chunk_embs": kinds if name.startswith("structured") else kinds[0]}
     check(layers_only, **given)
     check(hnet, **given)
