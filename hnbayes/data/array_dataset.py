@@ -114,9 +114,7 @@ class ArrayDataset(Dataset):
             raise TypeError(f"labels must be integers; received dtype {y.dtype}.")
         y = y.reshape(len(y), -1) if self.sequence or y.ndim > 1 else y[:, None]
         if y.shape[1] != 1 and not self.sequence:
-            raise ValueError(
-                f"labels must have shape (N,); received {y.shape}. Take argmax(1) of one-hot labels."
-            )
+            raise ValueError(f"labels must have shape (N,); received {y.shape}. Take argmax(1) of one-hot labels.")
         classes = int(y.max()) + 1 if num_classes is None else check_count("num_classes", num_classes)
         if y.min() < 0 or y.max() >= classes:
             raise ValueError(f"labels must lie in 0..{classes - 1}; received {int(y.min())} to {int(y.max())}.")
