@@ -71,22 +71,25 @@ def calc_fix_target_reg(
         raise ValueError(f"hnet must know {task_id} conditions, one a task before; it knows {hnet.num_known_conds}.")
     tasks = _choose(task_id, batch_size, generator)
     wanted = _targets(hnet, task_id, tasks, targets, prev_theta, prev_task_embs)
-    change = _predicted(hnet, task_id, tasks, dTheta, dTembs) - wanted
-    weighted = change
+    predicted = _predicted(hnet, task_id, tasks, dTheta, dTembs)
+    weights: Tensor | None = None
     if fisher_estimates is not None:
         _check_length("fisher_estimates", fisher_estimates, task_id)
-        weighted = weighted * torch.stack([hnet._target.flatten(list(fisher_estimates[j])) for j in tasks])
+        weights = torch.stack([hnet._target.flatten(list(fisher_estimates[j])) for j in tasks])
     if inds_of_out_heads is not None:
         if mnet is None:
             raise ValueError("mnet must be given with inds_of_out_heads, to find the weights of heads; received None.")
         _check_length("inds_of_out_heads", inds_of_out_heads, task_id)
-        kept = [_kept(mnet, hnet.target_shapes, inds_of_out_heads[j], change.device) for j in tasks]
-        weighted = weighted * torch.stack(kept)
-    terms = torch.linalg.vecdot(weighted, change)
+        kept = torch.stack([_kept(mnet, hnet.target_shapes, inds_of_out_heads[j], wanted.device) for j in tasks])
+        weights = kept if weights is None else weights * kept
     if reg_scaling is not None:
         _check_length("reg_scaling", reg_scaling, task_id)
-        terms = terms * torch.as_tensor([float(reg_scaling[j]) for j in tasks]).to(terms)
-    return terms.mean()
+        scaling = torch.as_tensor([float(reg_scaling[j]) for j in tasks]).to(predicted).unsqueeze(1)
+        weights = scaling if weights is None else weights * scaling
+    if weights is None:
+        # The common case in one fused pass: with many weights, each further array costs as much as the network itself.
+        return nn.functional.mse_loss(predicted, wanted, reduction="sum") / len(tasks)
+    return (weights * (predicted - wanted).square()).sum() / len(tasks)
 
 
 def get_current_targets(task_id: int, hnet: HyperNetInterface) -> list[list[Tensor]]:
@@ -194,7 +197,8 @@ def _targets(
         )
     if targets is not None:
         _check_length("targets", targets, task_id)
-        return torch.cat([_flat_target(hnet, targets[j]) for j in tasks])
+        parts = [part for j in tasks for part in _flat_parts(hnet, targets[j])]
+        return torch.cat(parts).reshape(len(tasks), -1)
     if prev_task_embs is None:
         raise ValueError("prev_task_embs must be given with prev_theta; received None.")
     previous = list(prev_task_embs)
@@ -208,14 +212,17 @@ def _targets(
     return made
 
 
-def _flat_target(hnet: HyperNetInterface, target: Any) -> Tensor:
+def _flat_parts(hnet: HyperNetInterface, target: Any) -> list[Tensor]:
+    """The tensors of a target, each flattened."""
+    shapes = hnet.target_shapes
     if isinstance(target, Tensor):
-        flat = target.reshape(1, -1)
-        if flat.shape[1] != hnet.num_outputs:
+        if target.numel() != hnet.num_outputs:
             raise ValueError(f"each target must hold {hnet.num_outputs} numbers; received {describe(target)}.")
-        return flat
-    converted: Tensor = hnet.convert_out_format(target, "squeezed", "flattened")
-    return converted
+        return [target.reshape(-1)]
+    received = [list(tensor.shape) for tensor in target]
+    if received != shapes:
+        raise ValueError(f"each target must be tensors of shapes {shapes}; received {received}.")
+    return [tensor.reshape(-1) for tensor in target]
 
 
 def _kept(

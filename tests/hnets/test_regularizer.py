@@ -63,13 +63,14 @@ def test_targets_are_present_outputs_without_a_graph(kind):
 @pytest.mark.parametrize("fisher", [False, True])
 @pytest.mark.parametrize("heads", [False, True])
 @pytest.mark.parametrize("ahead", [False, True])
-def test_it_is_the_sum_written_out(kind, fisher, heads, ahead):
+@pytest.mark.parametrize("scaled", [False, True])
+def test_it_is_the_sum_written_out(kind, fisher, heads, ahead, scaled):
     hnet = build(kind)
     targets, prev_theta, prev_embs = moved(hnet)
     state = {name: value.clone() for name, value in hnet.state_dict().items()}
     F = [[numbers(*s, seed=10 * j + i) for i, s in enumerate(hnet.target_shapes)] for j in range(T)]
     inds = [[2 * j, 2 * j + 1] for j in range(T)]
-    scale = [0.5, 2.0, 3.0]
+    scale = [0.5, 2.0, 3.0] if scaled else [1.0] * 3
     dTheta = [0.1 * numbers(*p.shape, seed=i) for i, p in enumerate(hnet.unconditional_params)] if ahead else None
     dTembs = [0.1 * numbers(*p.shape, seed=i) for i, p in enumerate(hnet.conditional_params)][:4] if ahead else None
 
@@ -90,7 +91,7 @@ def test_it_is_the_sum_written_out(kind, fisher, heads, ahead):
         "fisher_estimates": F if fisher else None,
         "mnet": mnet() if heads else None,
         "inds_of_out_heads": inds if heads else None,
-        "reg_scaling": scale,
+        "reg_scaling": scale if scaled else None,
     }
     value = calc_fix_target_reg(hnet, T, targets=targets, **options)
     torch.testing.assert_close(value, expected / T, rtol=1e-10, atol=1e-12)
@@ -176,6 +177,8 @@ def test_documented_name():
         ({"targets": None}, "either targets"),
         ({"targets": None, "prev_theta": []}, "either targets"),
         ({"prev_theta": [], "prev_task_embs": []}, "either targets"),
+        ({"targets": [torch.zeros(3)] * 3}, "each target must hold"),
+        ({"targets": [[torch.zeros(3)]] * 3}, "each target must be tensors"),
         ({"task_id": 4}, "targets must have 4 entries"),
         ({"inds_of_out_heads": [[0]] * 3}, "mnet must be given"),
         ({"inds_of_out_heads": [[0]] * 2, "mnet": mnet()}, "inds_of_out_heads must have 3"),
