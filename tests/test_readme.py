@@ -30,3 +30,15 @@ def test_python_blocks_run():
 def test_images_exist():
     for path in re.findall(r"!\[.*?\]\((.*?)\)", README.read_text()):
         assert (README.parent / path).stat().st_size < 150_000
+
+
+def test_blocks_of_the_page_on_pyro_run():
+    page = README.parent / "docs" / "pyro.md"
+    names: dict[str, object] = {}
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
+            exec(compile(block, str(page), "exec"), names)
+    assert names["functions"].shape == (2, 30, 30, 1)
+    assert "prior_predictive" in names["idata"].groups()
