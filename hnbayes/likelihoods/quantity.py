@@ -54,6 +54,11 @@ class Quantity:
                 raise TypeError(f"{error} 'learned' or a distribution will do too.") from None
 
     @property
+    def argument(self) -> float | Tensor | Distribution:
+        """What may be given as `value` to make an equal one."""
+        return self.fixed if self.prior is None else self.prior  # type: ignore[return-value]
+
+    @property
     def learned(self) -> bool:
         """Whether it is a parameter."""
         return self.prior is not None

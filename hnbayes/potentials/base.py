@@ -266,7 +266,8 @@ def as_potential(
 
 
 def _plain(positions: Tensor) -> Tensor:
-    """Positions laid out as graphs are captured for: contiguous, at the beginning of their memory."""
+    """Positions without a graph, laid out as graphs are captured for: contiguous, at the beginning of their memory."""
+    positions = positions.detach()
     if positions.is_inference() or positions.storage_offset() or not positions.is_contiguous():
         return positions.clone(memory_format=torch.contiguous_format)
     return positions

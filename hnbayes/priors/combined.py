@@ -14,6 +14,7 @@ from hnbayes._distributions import to_event
 from hnbayes.laplace.gaussian import DiagGaussian
 from hnbayes.laplace.precision_normal import PrecisionNormal
 from hnbayes.params import ParamSpec
+from hnbayes.priors.independent import themselves
 from hnbayes.priors.prior import BoundPrior, Latent, Prior, Values, check_like
 
 
@@ -64,7 +65,10 @@ class Patterns(Prior):
             merged = {name: tensor for part in parts for name, tensor in part.weights_of(values).items()}
             return {name: merged[name] for name in like}
 
-        return BoundPrior({name: tuple(t.shape) for name, t in like.items()}, latents, weights)
+        def latents_of(given: Values) -> dict[str, Tensor]:
+            return {name: tensor for part in parts for name, tensor in part.values_of(given).items()}
+
+        return BoundPrior({name: tuple(t.shape) for name, t in like.items()}, latents, weights, latents_of)
 
     def _matched(self, like: Values) -> dict[str, Prior]:
         found: dict[str, Prior] = {}
@@ -118,7 +122,7 @@ class FromGaussian(Prior):
             Latent.fixed(name, _precision_normal(means[name].to(tensor), precisions[name].to(tensor)))
             for name, tensor in like.items()
         )
-        return BoundPrior(shapes, latents, lambda values: {name: values[name] for name in shapes})
+        return BoundPrior(shapes, latents, *themselves(shapes))
 
 
 class FromFunction(Prior):
@@ -157,7 +161,7 @@ class FromFunction(Prior):
             Latent.fixed(name, _precision_normal(torch.zeros_like(tensor), torch.zeros_like(tensor)))
             for name, tensor in like.items()
         )
-        return BoundPrior(shapes, latents, lambda values: {name: values[name] for name in shapes}, self.log_prob)
+        return BoundPrior(shapes, latents, *themselves(shapes), log_prob_func=self.log_prob)
 
 
 def _precision_normal(mean: Tensor, precision: Tensor) -> Any:

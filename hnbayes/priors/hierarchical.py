@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -72,7 +73,23 @@ class HierarchicalNormal(Prior):
                 for name, shape in shapes.items()
             }
 
-        return BoundPrior(shapes, tuple(latents), weights)
+        def latents_of(given: Values) -> dict[str, Tensor]:
+            values = {scale: self._typical_scale(scale, given, shapes) for scale in scales}
+            for name, shape in shapes.items():
+                tau = before(values[self.scale_name(name)] * self._factor(shape), shape)
+                values[name if self.centred else f"{name}_z"] = given[name] if self.centred else given[name] / tau
+            return values
+
+        return BoundPrior(shapes, tuple(latents), weights, latents_of)
+
+    def _typical_scale(self, scale: str, weights: Values, shapes: Mapping[str, Shape]) -> Tensor:
+        """The root mean square of the weights that share a scale, which is kept away from 0."""
+        of_group = [
+            (weights[name] / self._factor(shape)).reshape(-1)
+            for name, shape in shapes.items()
+            if self.scale_name(name) == scale
+        ]
+        return torch.cat(of_group).square().mean().sqrt().clamp_min(1e-3)
 
     def _factor(self, shape: Shape) -> float:
         return 1.0 / math.sqrt(fan_in(shape)) if self.fan_in and len(shape) > 1 else 1.0
@@ -94,4 +111,4 @@ class HierarchicalNormal(Prior):
 def standard_normal(name: str, like: Tensor) -> Latent:
     """A latent of independent standard normal numbers, of a tensor's shape, dtype and device."""
     normal = Normal(number(0.0, like), number(1.0, like), validate_args=False)
-    return Latent.fixed(name, filled(normal, like.shape))
+    return Latent.fixed(name, filled(normal, like.shape), auxiliary=True)

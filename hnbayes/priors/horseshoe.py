@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.distributions import HalfCauchy, InverseGamma
 
@@ -73,7 +74,26 @@ class Horseshoe(Prior):
             wide = tau * values[f"{name}_local"]
             return values[f"{name}_z"] * wide * (1 + wide.square() / slab).rsqrt()
 
-        return BoundPrior(shapes, tuple(latents), lambda values: {name: weight(name, values) for name in shapes})
+        def weights(values: Values) -> dict[str, Tensor]:
+            return {name: weight(name, values) for name in shapes}
+
+        def latents_of(given: Values) -> dict[str, Tensor]:
+            values: dict[str, Tensor] = {}
+            for name in shapes:
+                values |= self._typical(name, given[name])
+            return values
+
+        return BoundPrior(shapes, tuple(latents), weights, latents_of)
+
+    def _typical(self, name: str, weights: Tensor) -> dict[str, Tensor]:
+        """Latents of given weights: z is 1 or -1 up to the size of the slab, lambda what is left."""
+        tau, slab = weights.new_tensor(self.global_scale), weights.new_tensor(self.slab_scale**2)
+        size = weights.abs().clamp_min(1e-6)
+        within = torch.minimum(size, 0.9 * slab.sqrt())
+        local = within / tau * (1 - within.square() / slab).rsqrt()
+        z = torch.where(weights < 0, -1.0, 1.0) * size / within
+        group = self.group(name)
+        return {f"{name}_z": z, f"{name}_local": local, f"{group}_global": tau, f"{group}_slab": slab}
 
     def _shared(self, group: str, like: Tensor) -> list[Latent]:
         shape, rate = self.slab_df / 2, self.slab_df * self.slab_scale**2 / 2

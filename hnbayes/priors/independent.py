@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from torch.distributions import StudentT as TorchStudentT
 from hnbayes._checks import check_positive, describe
 from hnbayes._distributions import bare, own_shape, to_event
 from hnbayes.priors.prior import BoundPrior, Latent, Prior, Shape, Values, check_like
+
+Map: TypeAlias = Callable[[Values], dict[str, Tensor]]
 
 
 class IndependentPrior(Prior):
@@ -40,7 +43,7 @@ class IndependentPrior(Prior):
             Latent.fixed(name, spread(name, self.of(name, tensor), tensor)) for name, tensor in like.items()
         )
         shapes = {name: tuple(tensor.shape) for name, tensor in like.items()}
-        return BoundPrior(shapes, latents, lambda values: {name: values[name] for name in shapes})
+        return BoundPrior(shapes, latents, *themselves(shapes))
 
 
 class Normal(IndependentPrior):
@@ -166,6 +169,15 @@ class FromDistribution(IndependentPrior):
     def of(self, name: str, like: Tensor) -> Distribution:
         """See `IndependentPrior.of`."""
         return self.distribution
+
+
+def themselves(shapes: Mapping[str, Shape]) -> tuple[Map, Map]:
+    """Weights from latents and latents from weights, where they are the same."""
+
+    def same(values: Values) -> dict[str, Tensor]:
+        return {name: values[name] for name in shapes}
+
+    return same, same
 
 
 def spread(name: str, distribution: Distribution, like: Tensor) -> Distribution:

@@ -29,17 +29,19 @@ class Latent:
         distribution: gives, from the values of the latents before it (*batch, *shape), its distribution, without
             validation: the event shape is `shape`, the batch shape `batch`, or () if it depends on none.
         depends: the names of the latents that it depends on.
+        auxiliary: whether it has no meaning of its own, but stands in for a parameter (`<parameter>_z`).
     """
 
     name: str
     shape: Shape
     distribution: Callable[[Values], Distribution]
     depends: tuple[str, ...] = ()
+    auxiliary: bool = False
 
     @classmethod
-    def fixed(cls, name: str, distribution: Distribution) -> Latent:
+    def fixed(cls, name: str, distribution: Distribution, auxiliary: bool = False) -> Latent:
         """A latent that depends on no other."""
-        return cls(name, tuple(distribution.event_shape), lambda values: distribution)
+        return cls(name, tuple(distribution.event_shape), lambda values: distribution, (), auxiliary)
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class BoundPrior:
         shapes: the parameters' names and shapes.
         latents: in the order in which they are sampled.
         weights_of: the weights that values of the latents stand for; see `weights`.
+        values_of: the reverse: some values of the latents that stand for given weights.
         log_prob_func: for a prior that is no more than a function: its log density of the flat weights (D,), to which
             the latents, which then are the weights themselves, add nothing.
     """
@@ -57,6 +60,7 @@ class BoundPrior:
     shapes: Mapping[str, Shape]
     latents: tuple[Latent, ...]
     weights_of: Callable[[Values], dict[str, Tensor]] = field(repr=False)
+    values_of: Callable[[Values], dict[str, Tensor]] = field(repr=False)
     log_prob_func: Callable[[Tensor], Tensor] | None = None
 
     def weights(self, values: Values) -> dict[str, Tensor]:

@@ -345,3 +345,14 @@ def test_missing_latents_are_named():
     bound = Patterns({"*": HierarchicalNormal()}).bind(like())
     with pytest.raises(ValueError, match=r"missing: 0\.prior_scale"):
         bound.weights({})
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if n != "patterns"])
+def test_latents_of_given_weights(name):
+    weights = like()
+    bound = ALL[name].bind(weights)
+    values = bound.values_of(weights)
+    assert set(values) == {latent.name for latent in bound.latents}
+    assert torch.isfinite(bound.log_prob(values))
+    for key, w in bound.weights(values).items():
+        torch.testing.assert_close(w, weights[key], rtol=1e-9, atol=1e-6)
