@@ -33,7 +33,7 @@ ALLOWED = {
     "pyro": {"_checks", "_version", "params", "rng", "potentials", "kernels", "sampling", "inference_data"}
     | {"_distributions", "laplace", "likelihoods", "priors"},
     "layers": {"_checks"},
-    "data": {"_checks", "rng"},
+    "data": {"_checks"},
     "mnets": {"_checks", "params", "layers"},
     "hnets": {"_checks", "params", "layers", "mnets"},
     "training": {"_checks", "params", "rng", "layers", "data", "mnets", "hnets"},
