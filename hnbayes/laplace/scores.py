@@ -128,6 +128,8 @@ class LikelihoodScores(Scores):
     def targets(self, batch: Batch, output: Tensor) -> Tensor:
         """As in `Scores`."""
         expected = self._shape(output)
+        if self.samples_targets:
+            return super().targets(batch, output)
         targets = batch.targets.movedim(batch.target_dim, 0)
         if tuple(targets.shape[1:]) != expected:
             raise ValueError(
@@ -156,7 +158,7 @@ class LikelihoodScores(Scores):
         distribution = self.distribution(output)
         if not self.draws:
             return distribution.log_prob(targets).reshape(len(output), -1).sum(1, keepdim=True)
-        log_p = torch.stack([distribution.log_prob(targets[:, i]) for i in range(self.draws)], dim=1)
+        log_p = distribution.log_prob(targets.movedim(1, 0)).movedim(0, 1)
         return log_p.reshape(len(output), self.draws, -1).sum(-1) / math.sqrt(self.draws)
 
     def _shape(self, output: Tensor) -> tuple[int, ...]:

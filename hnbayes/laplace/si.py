@@ -1,8 +1,8 @@
 r"""Synaptic intelligence (Zenke, Poole and Ganguli 2017, https://arxiv.org/abs/1703.04200).
 
-While a task is trained, \(\omega_i \leftarrow \omega_i - g_i \, \Delta\theta_i\) adds up what each parameter's moves have
-taken off the loss. After it, importances grow by \(\max(0, \omega_i / (\Delta_i^2 + \epsilon))\), with \(\Delta_i\) the
-whole way of the parameter during the task (van de Ven and Tolias 2019, https://arxiv.org/abs/1904.07734, A.2.3).
+While a task is trained, \(\omega_i \leftarrow \omega_i - g_i \, \Delta\theta_i\) adds up what each parameter has taken
+off the loss. After it, importances grow by \(\max(0, \omega_i / (\Delta_i^2 + \epsilon))\), where \(\Delta_i\) is the
+parameter's whole way during the task (van de Ven and Tolias 2019, https://arxiv.org/abs/1904.07734, A.2.3).
 
 All of it is kept in four buffers a parameter, which exist from the first call of `si_pre_optim_step` on, so that a
 state_dict has the same keys at any time. NaN in all elements says that there is nothing in a buffer yet.
@@ -142,7 +142,8 @@ def si_compute_importance(
 def si_regularizer(net: nn.Module, params: Sequence[Tensor], params_name: str | None = None) -> Tensor:
     r"""The penalty of SI, \(\sum_i \Omega_i (\theta_i - \theta^{prev}_i)^2\), to be multiplied by a strength.
 
-    So 2 x strength x \(\Omega\) is the precision of a Gaussian: see `from_si`. It only computes a loss: no buffer changes.
+    So 2 x strength x \(\Omega\) is the precision of a Gaussian: see `from_si`. It only computes a loss: no
+    buffer changes.
 
     Args:
         net: see `si_pre_optim_step`.
@@ -230,7 +231,8 @@ def _step(group: _Synapses, given: Tensor | None) -> Tensor:
         return group.value - group.before_step
     if not isinstance(given, Tensor) or given.shape != group.value.shape:
         raise ValueError(
-            f"delta_params[{group.index}] must be a tensor of shape {tuple(group.value.shape)}; received {describe(given)}."
+            f"delta_params[{group.index}] must be a tensor of shape {tuple(group.value.shape)}; received "
+            f"{describe(given)}."
         )
     check_finite(f"delta_params[{group.index}]", given)
     return given.detach()

@@ -113,6 +113,8 @@ class SquaredGradients:
         """The fastest way that agrees with plain autograd on the first samples."""
         probe = batch.part(0, PROBE)
         expected = self._one_by_one(self.params, probe, targets[:PROBE])
+        for i, part in enumerate(expected):
+            check_finite(f"the squared gradient of params[{i}]", part)
         if self.way:
             return
         cause = "its result differs from that of one sample at a time"
@@ -157,10 +159,9 @@ class SquaredGradients:
             output = self.forward(self.leaves, sample.inputs, sample.ids)
             terms = self.scores.terms(output, targets[i : i + 1], sample.ids)[0]
             self.terms = len(terms)
-            for m, term in enumerate(terms):
-                if not term.requires_grad:
-                    continue
-                gradients = torch.autograd.grad(term, self.leaves, retain_graph=m + 1 < len(terms), allow_unused=True)
+            for m in range(len(terms) if terms.requires_grad else 0):
+                more = m + 1 < len(terms)
+                gradients = torch.autograd.grad(terms[m], self.leaves, retain_graph=more, allow_unused=True)
                 for total, gradient in zip(sums, gradients, strict=True):
                     if gradient is not None:
                         total += gradient.square()
@@ -196,8 +197,8 @@ class SquaredGradients:
         outputs = [layer.output for layer in layers]
         squares = [torch.zeros_like(output) for output in outputs]
         last = terms.shape[1] - 1
-        for m, term in enumerate(terms.unbind(1)):
-            gradients = torch.autograd.grad(term.sum(), outputs, retain_graph=m < last, allow_unused=True)
+        for m in range(terms.shape[1]):
+            gradients = torch.autograd.grad(terms[:, m].sum(), outputs, retain_graph=m < last, allow_unused=True)
             for square, gradient in zip(squares, gradients, strict=True):
                 if gradient is not None:
                     square.addcmul_(gradient, gradient)
