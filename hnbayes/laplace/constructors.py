@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import grad, jvp, vmap
+from torch.func import grad, vmap
 
 from hnbayes._checks import check_choice, check_finite, check_positive, describe
 from hnbayes.laplace import ewc, si
@@ -183,7 +183,7 @@ def from_hessian(
 
     def curvature(index: Tensor) -> Tensor:
         tangent = (torch.arange(len(q), device=q.device) == index).to(q)
-        return (jvp(slope, (q,), (tangent,))[1] * tangent).sum()
+        return (grad(lambda x: slope(x) @ tangent)(q) * tangent).sum()
 
     parts = torch.split(torch.arange(len(q), device=q.device), chunk)
     diagonal = torch.cat([vmap(curvature)(part) for part in parts]).detach()

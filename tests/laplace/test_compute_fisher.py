@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from fakes import Handler, HyperNet, MainNet, SequenceHandler, assert_close, seeded, squares
+from laplace_fakes import Handler, HyperNet, MainNet, SequenceHandler, assert_close, seeded, squares
 from torch import nn
 
 from hnbayes.utils.ewc_regularizer import compute_fisher, context_mod_forward, ewc_regularizer

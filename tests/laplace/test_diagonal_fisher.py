@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from fakes import assert_close, seeded, squares
+from laplace_fakes import assert_close, seeded, squares
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset

@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from fakes import MainNet, assert_close, seeded
+from laplace_fakes import MainNet, assert_close, seeded
 
 from hnbayes.laplace import restore_buffers
 from hnbayes.utils.ewc_regularizer import compute_fisher, ewc_regularizer

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from fakes import seeded
+from laplace_fakes import seeded
 
 import hnbayes
 from hnbayes.laplace import DiagGaussian
@@ -93,7 +93,7 @@ def test_product(gaussian):
     assert gaps[0].item() == pytest.approx(gaps[1].item()) == pytest.approx(gaps[2].item())
     flat = DiagGaussian(torch.full_like(MEAN, 7.0), torch.zeros(5, dtype=torch.float64))
     assert torch.equal((gaussian * flat).mean, MEAN)
-    assert torch.equal((flat * gaussian).mean, MEAN)
+    assert torch.allclose((flat * gaussian).mean, MEAN)
     assert torch.equal((flat * flat).mean, flat.mean)
 
 
@@ -134,7 +134,7 @@ def test_other_files(tmp_path):
     torch.save({"mean": MEAN}, path)
     with pytest.raises(ValueError, match=r"must be a file that DiagGaussian\.save wrote; it holds"):
         DiagGaussian.load(path)
-    path.write_bytes(pickle.dumps({"a": object()}))
+    path.write_bytes(pickle.dumps({"a": object()}, protocol=2))
     with pytest.raises(ValueError, match=r"must be a file that DiagGaussian\.save wrote"):
         DiagGaussian.load(path)
     path.write_bytes(b"")

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from fakes import MainNet, assert_close, seeded
+from laplace_fakes import MainNet, assert_close, seeded
 
 from hnbayes.laplace import restore_buffers
 from hnbayes.utils.optim_step import sgd_step
