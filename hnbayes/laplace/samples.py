@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hnbayes._checks import check_finite, describe
 
-FIRST = 64  # samples taken before it is known how many fit in memory
+FIRST = 2  # samples taken before it is known how many fit in memory, on which ways of computing are compared
 
 
 @dataclass(frozen=True)

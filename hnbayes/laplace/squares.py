@@ -30,7 +30,6 @@ from hnbayes.laplace.scores import LikelihoodScores, Scores
 Forward = Callable[[Sequence[Tensor], Tensor, Any], Tensor]
 Way = Callable[[Sequence[Tensor], Batch, Tensor], list[Tensor]]
 
-PROBE = 2  # samples on which ways are compared
 BUDGET = 256 * 2**20  # bytes that the gradients and activations of a piece may take
 
 
@@ -69,9 +68,11 @@ class SquaredGradients:
                         self._look(batch.part(0, 1))
                 targets = self._targets(batch)
                 if number == 0:
-                    self._choose(batch, targets)
+                    parts = self._choose(batch, targets)
                     samples.piece = self._piece()
-                for total, part in zip(sums, self._ways()[self.way](self.params, batch, targets), strict=True):
+                else:
+                    parts = self._ways()[self.way](self.params, batch, targets)
+                for total, part in zip(sums, parts, strict=True):
                     total += part
         for i, total in enumerate(sums):
             check_finite(f"the sum of squared gradients of params[{i}]", total)
@@ -109,24 +110,24 @@ class SquaredGradients:
         rows = [batch.part(i, i + 1) for i in range(len(batch))]
         return torch.cat([self.forward(self.params, row.inputs, row.ids) for row in rows])
 
-    def _choose(self, batch: Batch, targets: Tensor) -> None:
-        """The fastest way that agrees with plain autograd on the first samples."""
-        probe = batch.part(0, PROBE)
-        expected = self._one_by_one(self.params, probe, targets[:PROBE])
+    def _choose(self, batch: Batch, targets: Tensor) -> list[Tensor]:
+        """Choose the fastest way that agrees with plain autograd on the first samples; returns their sums."""
+        expected = self._one_by_one(self.params, batch, targets)
         for i, part in enumerate(expected):
             check_finite(f"the squared gradient of params[{i}]", part)
         if self.way:
-            return
+            return expected
         cause = "its result differs from that of one sample at a time"
-        for way in ("layer by layer", "vectorised"):
+        # One sample doesn't show whether those of a batch depend on each other.
+        for way in ("layer by layer", "vectorised")[len(batch) == 1 :]:
             try:
-                result = self._ways()[way](self.params, probe, targets[:PROBE])
+                result = self._ways()[way](self.params, batch, targets)
             except Exception as error:  # a caller's function may raise anything under a transform
                 cause = f"{type(error).__name__}: {error}"
                 continue
             if all(map(_close, result, expected)):
                 self.way = way
-                return
+                return expected
         self.way = "one by one"
         if len(batch) > 1:
             warnings.warn(
@@ -135,6 +136,7 @@ class SquaredGradients:
                 UserWarning,
                 stacklevel=5,
             )
+        return expected
 
     def _ways(self) -> dict[str, Way]:
         return {"layer by layer": self._by_layer, "vectorised": self._vectorised, "one by one": self._one_by_one}
