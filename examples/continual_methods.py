@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from split_tasks import TASKS, Part, Task
@@ -21,7 +22,7 @@ from hnbayes.laplace import (
     DiagGaussian,
     compute_fisher,
     ewc_regularizer,
-    from_draws,
+    from_fisher,
     si_compute_importance,
     si_post_optim_step,
     si_pre_optim_step,
@@ -62,11 +63,11 @@ class Scenario:
 class Budget:
     """How long to train and sample."""
 
-    steps: int = 150
+    steps: int = 100
     batch: int = 256
-    warmup: int = 100
-    draws: int = 100
-    depth: int = 5
+    warmup: int = 60
+    draws: int = 60
+    depth: int = 4
 
 
 @dataclass
@@ -79,6 +80,7 @@ class Learner:
         seed: of weights and batches.
         budget: of training.
         strength: of its penalty.
+        history: test accuracies, after each task.
     """
 
     scenario: Scenario
@@ -87,6 +89,7 @@ class Learner:
     budget: Budget
     strength: float = 1.0
     net: nn.Sequential = field(init=False)
+    history: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         generator = torch.Generator().manual_seed(self.seed)
@@ -136,8 +139,8 @@ class Learner:
             schedule.step()
 
     def penalty(self, task: int, n: int) -> Tensor:
-        """What is added to the loss of a task of n samples: the prior for the first."""
-        return self.prior_penalty(n) if task == 0 else torch.zeros(())
+        """What is added to the mean loss of a task of n samples: here, the prior."""
+        return self.prior_penalty(n)
 
     def prior_penalty(self, n: int) -> Tensor:
         """Minus the log density of the prior, a share for each sample, up to a constant."""
@@ -175,38 +178,44 @@ class Plain(Learner):
 class EWC(Learner):
     """A penalty for each earlier task."""
 
-    online = False
-
     def penalty(self, task: int, n: int) -> Tensor:
-        """The first task's penalty is the prior."""
-        if task == 0:
-            return self.prior_penalty(n)
-        return self.strength * ewc_regularizer(task, self.params, self.net, online=self.online)
+        """The prior, and what is known of earlier tasks."""
+        return self.prior_penalty(n) + self.strength * ewc_regularizer(task, self.params, self.net)
 
     def remember(self, task: int, X: Tensor, digits: Tensor) -> None:
         """The mean Fisher matrix."""
-        active = self.scenario.active(task, task)
+        self.keep(task, X, digits)
+
+    def keep(self, task: int, X: Tensor, digits: Tensor, **options: Any) -> None:
+        """Compute the Fisher matrix of the outputs that competed, at the network's predictions."""
         data = [(X, self.scenario.labels(digits))]
-        options = {"allowed_outputs": active, "empirical_fisher": False, "online": self.online}
-        # In the penalty of online EWC the prior stays, a share for each sample as in the loss.
-        prior = list(self.prior.spec.unflatten(self.prior.precision / len(X)).values()) if task == 0 else None
-        if self.online and prior is not None:
-            options["prior_strength"] = prior
-        compute_fisher(task, data, self.params, None, self.net, **options)
+        active = self.scenario.active(task, task)
+        compute_fisher(
+            task, data, self.params, None, self.net, allowed_outputs=active, empirical_fisher=False, **options
+        )
 
 
 class OnlineEWC(EWC):
-    """One penalty for all earlier tasks."""
+    """One penalty for all earlier tasks and the prior."""
 
-    online = True
+    def penalty(self, task: int, n: int) -> Tensor:
+        """The prior for the first task; it is part of the penalty of the others."""
+        if task == 0:
+            return self.prior_penalty(n)
+        return self.strength * ewc_regularizer(task, self.params, self.net, online=True)
+
+    def remember(self, task: int, X: Tensor, digits: Tensor) -> None:
+        """The mean Fisher matrices added up, and the prior, which the strength doesn't scale: a share for a sample."""
+        prior = self.prior.spec.unflatten(self.prior.precision / (len(X) * self.strength))
+        self.keep(task, X, digits, online=True, prior_strength=list(prior.values()) if task == 0 else None)
 
 
 class SI(Learner):
     """Synaptic intelligence."""
 
     def penalty(self, task: int, n: int) -> Tensor:
-        """The first task's penalty is the prior."""
-        return self.prior_penalty(n) if task == 0 else self.strength * si_regularizer(self.net, self.params)
+        """The prior, and what is known of earlier tasks."""
+        return self.prior_penalty(n) + self.strength * si_regularizer(self.net, self.params)
 
     def before_step(self) -> None:
         """Keep the weights."""
@@ -222,46 +231,50 @@ class SI(Learner):
 
 
 class SequentialBayes(Learner):
-    """Each task's posterior by NUTS; a Gaussian fitted to its draws is the prior of the next."""
+    """Each task's posterior by NUTS; its Laplace approximation is the prior of the next.
+
+    The strength is an exponent of the likelihoods of earlier tasks in that prior; 1 is Bayes' rule.
+    """
 
     chains = 2
 
     def learn(self, tasks: Sequence[Task], task: int) -> None:
-        """From the mode near the prior's mean, NUTS."""
+        """The mode, NUTS from there, and the Gaussian for the next task."""
         X, digits = tasks[task].train
         y, active = self.scenario.labels(digits), self.scenario.active(task, task)
-        spec, prior = self.prior.spec, self.prior.tempered(self.strength) if task else self.prior
+        spec, prior = self.prior.spec, self.prior
 
         def U(q: Tensor) -> Tensor:
             logits = functional_call(self.net, spec.unflatten(q), (X,))[:, active]
             return nn.functional.cross_entropy(logits, y, reduction="sum") - prior.log_prob(q)
 
-        self.train([tasks[task].train], [task], task, lambda: -prior.log_prob(self.params) / len(X), self.budget.steps)
+        def penalty() -> Tensor:
+            return -prior.log_prob(self.params) / len(X)
+
+        self.train([tasks[task].train], [task], task, penalty, self.budget.steps)
         mode = spec.flatten([p.detach() for p in self.params])
-        start = mode + 0.01 * torch.randn(self.chains, len(mode), generator=self.generator)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # short runs don't converge in all weights
-            self.draws = hnbayes.sample_potential(
-                hnbayes.Potential(U, spec=spec),
-                start,
-                kernel="nuts",
-                warmup=self.budget.warmup,
-                draws=self.budget.draws,
-                max_tree_depth=self.budget.depth,
-                seed=self.seed + 17 * task,
-                progress=False,
-            )
-        self.prior = from_draws(self.draws)
-        with torch.no_grad():
-            for p, mean in zip(self.params, spec.unflatten(self.prior.mean).values(), strict=True):
-                p.copy_(mean)
+        self.rows = mode[None]
+        if self.budget.draws:
+            start = mode + 0.01 * torch.randn(self.chains, len(mode), generator=self.generator)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # short runs don't converge in all weights
+                draws = hnbayes.sample_potential(
+                    hnbayes.Potential(U, spec=spec),
+                    start,
+                    kernel="nuts",
+                    warmup=self.budget.warmup,
+                    draws=self.budget.draws,
+                    max_tree_depth=self.budget.depth,
+                    seed=self.seed + 17 * task,
+                    progress=False,
+                )
+            self.rows = draws.positions.reshape(-1, spec.size)
+        self.prior = from_fisher(self.net, [(X, y)], prior=prior, strength=self.strength, outputs=active)
 
     def probabilities(self, X: Tensor, active: list[int]) -> Tensor:
         """The mean over draws."""
-        spec = self.prior.spec
-        rows = self.draws.positions.reshape(-1, spec.size)
         with torch.no_grad():
-            logits = vmap(lambda q: functional_call(self.net, spec.unflatten(q), (X,)))(rows)
+            logits = vmap(lambda q: functional_call(self.net, self.prior.spec.unflatten(q), (X,)))(self.rows)
         return logits[..., active].softmax(-1).mean(0)
 
 
@@ -283,18 +296,18 @@ METHODS: dict[str, type[Learner]] = {
     "sequential Bayes": SequentialBayes,
     "joint": Joint,
 }
-# Strengths to choose from; those whose methods have none are trained once.
+# Strengths to choose from; the others have none.
 STRENGTHS = {
     "EWC": [1.0, 10.0, 100.0, 1e3, 1e4],
     "online EWC": [1.0, 10.0, 100.0, 1e3, 1e4],
     "SI": [0.1, 1.0, 10.0, 100.0, 1e3],
+    "sequential Bayes": [1.0, 10.0, 100.0, 1e3],
 }
 
 
 def run(method: str, scenario: str, tasks: Sequence[Task], seed: int, budget: Budget, strength: float = 1.0) -> Learner:
     """A learner that has learned all tasks in sequence; `history` has its test accuracy after each."""
     learner = METHODS[method](Scenario(scenario), tasks[0].train[0].shape[1], seed, budget, strength)
-    learner.history = []
     for task in range(len(tasks)):
         learner.learn(tasks, task)
         learner.history.append(learner.accuracy(tasks, task, "test"))

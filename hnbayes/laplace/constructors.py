@@ -123,7 +123,7 @@ def from_fisher(
         noise_variance: of a Gaussian likelihood.
         strength: \(\lambda\), 1 being the Bayesian answer.
         params: the parameters; None takes the module's trainable ones.
-        **options: `draws`, `n_max`, `time_series`, `seed` of `diagonal_fisher`.
+        **options: `draws`, `n_max`, `time_series`, `outputs`, `seed` of `diagonal_fisher`.
 
     Returns:
         The Gaussian, whose mean is the network's weights.

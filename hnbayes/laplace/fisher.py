@@ -67,6 +67,7 @@ def diagonal_fisher(
     draws: int = 16,
     n_max: int = -1,
     time_series: bool = False,
+    outputs: Sequence[int] | None = None,
     seed: int | None = None,
 ) -> FisherDiagonal:
     r"""The diagonal of \(F = \sum_n E_{y \sim p(y | x_n)}[\nabla \log p \, \nabla \log p^T]\) of a module.
@@ -84,6 +85,7 @@ def diagonal_fisher(
         draws: targets drawn for each sample, for "monte_carlo".
         n_max: use so many samples at most; -1 for all.
         time_series: outputs are [S, N, F], and so are inputs and targets.
+        outputs: indices of the outputs that count, such as those of one head; None for all.
         seed: of the draws; None draws one from torch's global generator.
 
     Returns:
@@ -103,7 +105,7 @@ def diagonal_fisher(
     draws = check_count("draws", draws) if kind == "monte_carlo" else 0
     scores = _scores(likelihood, kind, variance, draws, time_series, seed, tensors[0].device, data)
     samples = Samples(data, device=tensors[0].device, n_max=check_n_max(n_max), time_series=time_series)
-    network = Network(net, dim=int(time_series))
+    network = Network(net, outputs=_check_outputs(outputs), dim=int(time_series))
     with evaluation_mode(net):
         total = SquaredGradients(network.forward(tensors), scores, tensors).sum_over(samples)
     return FisherDiagonal(_like(total, tensors), samples.used, samples.total)
@@ -266,7 +268,7 @@ def _scores(
 def _check_outputs(allowed: Sequence[int] | None) -> list[int] | None:
     if allowed is None:
         return None
-    outputs = [check_count(f"allowed_outputs[{i}]", int(index), 0) for i, index in enumerate(allowed)]
+    outputs = [check_count(f"outputs[{i}]", int(index), 0) for i, index in enumerate(allowed)]
     if not outputs or len(set(outputs)) != len(outputs):
         raise ValueError(f"allowed_outputs must be different indices, one at least; received {describe(outputs)}.")
     return outputs
