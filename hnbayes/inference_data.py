@@ -51,7 +51,7 @@ def to_inference_data(
 
     Args:
         x: `Draws`, or an object whose method `to_draws()` returns them, as `HMC`, `NUTS`, `MCMC` and
-            `MultiChainHMC` have.
+            `MultiChainHMC` have; or a `Posterior`, whose `to_inference_data` has more options.
         var_name: name of the posterior's one variable, of shape (C, S, D), where the draws have no `spec`.
         coords: dimension -> labels, one for each entry along it. Other dimensions are numbered from 0, as
             chains and draws always are.
@@ -73,6 +73,9 @@ def to_inference_data(
     """
     import xarray as xr
 
+    if hasattr(x, "own_inference_data") and not isinstance(x, type):
+        options = {"coords": coords, "dims": dims, "save_warmup": save_warmup, "attrs": attrs, "groups": groups}
+        return x.own_inference_data(**options)
     draws = x.to_draws() if hasattr(x, "to_draws") and not isinstance(x, type) else x
     if isinstance(x, type) or not (hasattr(draws, "positions") and hasattr(draws, "stats")):
         raise TypeError(
@@ -104,11 +107,11 @@ def to_inference_data(
             f"coords must label dimensions ({_some(known)}); received {_some(unknown)}. Name them in dims."
         )
     attributes = _attributes(draws.metadata, attrs or {})
-    return _container({**{name: data.assign_attrs(attributes) for name, data in datasets.items()}, **ready})
+    return container({**{name: data.assign_attrs(attributes) for name, data in datasets.items()}, **ready})
 
 
-def _container(groups: dict[str, Any]) -> Any:
-    """The groups in what the installed ArviZ works on: the only step in which its versions differ."""
+def container(groups: dict[str, Any]) -> Any:
+    """Datasets by group, in what the installed ArviZ works on: the only step in which its versions differ."""
     import xarray as xr
 
     # Not `hasattr`: ArviZ 1.x answers for `InferenceData` too, with a warning and a DataTree.

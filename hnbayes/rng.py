@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -42,3 +43,15 @@ def chain_streams(seed: int, chains: Sequence[int]) -> list[Stream]:
         chains: chain numbers; chain c gets the same stream whatever the others are.
     """
     return [np.random.Generator(np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(c,)))) for c in chains]
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's global generators, seeded for a block and afterwards as they were before.
+
+    For what takes no generator, such as the draws of `torch.distributions`.
+    """
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

@@ -1,8 +1,7 @@
 """Adaptation of step size and metric during warm-up, apart from the kernels.
 
 Everything is per chain, because chains are desynchronised and stay independent; `pooled=True` lets each chain
-estimate its metric from the draws of all chains (of a chain that is ahead and has begun its next window, only those of
-that window: late chains pool less).
+estimate its metric from the draws that all chains have made in its window so far.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ from typing import Literal
 import numpy as np
 
 from hnbayes.kernels.arrays import Host
-from hnbayes.kernels.kernel import Kernel, State, column, draw_normal, integrate, kinetic
+from hnbayes.kernels.integrators import leapfrog_step
+from hnbayes.kernels.kernel import Kernel, State, column, draw_normal, evaluate, kinetic
 from hnbayes.kernels.metropolis import log_acceptance
 
 SEARCH_ACCEPTANCE = 0.8
@@ -89,11 +89,6 @@ class Welford:
             self.scatter[rows] += before[:, :, None] * after[:, None, :]
         else:
             self.scatter[rows] += before * after
-
-    def reset(self, rows: Host) -> None:
-        """Forget the draws of some chains."""
-        for values in (self.count, self.mean, self.scatter):
-            values[rows] = 0
 
     def covariance(self, row: int) -> tuple[float, Host]:
         """Number of draws and their covariance (D, D), or variances (D,), for one chain."""
@@ -176,9 +171,11 @@ class Adaptation:
         self.windows = Windows.stan(warmup)
         self.warmup = warmup
         self.pooled = pooled
-        self.welford = None
-        if metric is not None:
-            self.welford = Welford(state.chains, state.position.shape[1], metric == "dense")
+        self.metric = metric
+        self._shape = (state.chains, state.position.shape[1])
+        # The draws of each slow window that some chain is in, by the window's end.
+        self.open: dict[int, Welford] = {}
+        self.renewed = dict.fromkeys(self.windows.ends, 0)
 
     def update(self, state: State, rows: Host, chains: Host, done: Host, acceptance: Host) -> None:
         """Adapt chains that have completed a transition, before they begin the next.
@@ -193,23 +190,31 @@ class Adaptation:
         if self.averaging is not None:
             acceptance = np.where(np.isfinite(acceptance), acceptance, 0.0)
             state.step_size[rows] = self.averaging.update(chains, acceptance)
-        if self.welford is not None and self.windows.ends:
-            slow = (done > self.windows.begin) & (done <= self.windows.ends[-1])
-            if slow.any():
-                ix = state.vectors.index(rows[slow])
-                positions = state.vectors.to_host(state.position[ix]).astype(np.float64)
-                self.welford.update(chains[slow], positions)
-            for at in np.flatnonzero(np.isin(done, self.windows.ends)):
-                self._renew_metric(state, rows[at : at + 1], chains[at : at + 1])
+        if self.metric is not None:
+            for row, chain, count in zip(rows, chains, done, strict=True):
+                self._add_draw(state, row, chain, int(count))
         ended = done == self.warmup
         if self.averaging is not None and ended.any():
             state.step_size[rows[ended]] = self.averaging.average(chains[ended])
 
-    def _renew_metric(self, state: State, row: Host, chain: Host) -> None:
-        """Give one chain the metric of its window's draws; its step size starts again from where it is."""
-        welford = self.welford
-        if welford is None:
+    def _add_draw(self, state: State, row: int, chain: int, done: int) -> None:
+        """Count a draw to its window; at the window's end the chain gets a new metric."""
+        end = next((end for end in self.windows.ends if done <= end), None)
+        if end is None or done <= self.windows.begin:
             return
+        if end not in self.open:
+            self.open[end] = Welford(*self._shape, self.metric == "dense")
+        welford, at = self.open[end], np.array([row])
+        position = state.vectors.to_host(state.position[state.vectors.index(at)]).astype(np.float64)
+        welford.update(np.array([chain]), position)
+        if done == end:
+            self._renew_metric(state, at, np.array([chain]), welford)
+            self.renewed[end] += 1
+            if self.renewed[end] == self._shape[0]:
+                del self.open[end]
+
+    def _renew_metric(self, state: State, row: Host, chain: Host, welford: Welford) -> None:
+        """Give one chain the metric of its window's draws; its step size starts again from where it is."""
         count, estimate = welford.pooled_covariance() if self.pooled else welford.covariance(int(chain[0]))
         if self.structure is not None:
             estimate = estimate * self.structure
@@ -218,7 +223,6 @@ class Adaptation:
         floor = 1e-3 * 5.0 / (count + 5.0)
         shrunk = shrunk + floor * (np.eye(len(estimate)) if welford.dense else 1.0)
         state.metric.replace_rows(row, shrunk[None])
-        welford.reset(chain)
         if self.averaging is not None:
             self.averaging.restart(chain, state.step_size[row])
 
@@ -244,7 +248,14 @@ def find_step_size(kernel: Kernel, state: State) -> Host:
             ix = state.vectors.index(searching)
             p[ix] = state.metric.momentum(draw_normal(state, searching), ix)
             start = state.energy + kinetic(state, p)
-            _, p, energy, _ = integrate(state, state.position, p, state.gradient, column(state, step_size))
+            _, p, energy, _ = leapfrog_step(
+                state.position,
+                p,
+                state.gradient,
+                column(state, step_size),
+                state.metric.velocity,
+                lambda q: evaluate(state, q),
+            )
             log_accept = log_acceptance(start, energy + kinetic(state, p))
             wanted = np.where(log_accept > np.log(SEARCH_ACCEPTANCE), 1.0, -1.0)[searching]
             first = direction[searching] == 0

@@ -15,9 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hnbayes.potentials.base import Potential
+
 Host = NDArray[Any]
 # A NumPy array on the CPU or a tensor elsewhere; typing both at once would make every kernel line a union.
 Array = Any
+FEW_ROWS = 16
 
 
 class HostVectors:
@@ -28,11 +31,15 @@ class HostVectors:
 
     def array(self, tensor: Tensor) -> Array:
         """The vectors of a tensor, sharing its memory."""
-        return tensor.detach().numpy()
+        return tensor.detach().numpy() if tensor.requires_grad else tensor.numpy()
 
     def tensor(self, array: Array) -> Tensor:
         """The tensor of some vectors, sharing their memory."""
         return torch.from_numpy(array)
+
+    def evaluate(self, potential: Potential, array: Array) -> tuple[Host, Array]:
+        """U of each vector, on the host, and its gradient."""
+        return potential.value_and_grad_arrays(array)
 
     def zeros(self, *shape: int) -> Array:
         """Zeros of the vectors' dtype."""
@@ -52,7 +59,16 @@ class HostVectors:
 
     def rowdot(self, a: Array, b: Array) -> Host:
         """The dot product of each row, (R, D) x (R, D) -> (R,), on the host."""
-        return np.einsum("rd,rd->r", a, b)
+        # A product of (1, D) with (D, 1) matrices is BLAS's dot product of each row, at a third of einsum's cost.
+        return np.matmul(a[:, None, :], b[:, :, None])[:, 0, 0]
+
+    def copy_rows(self, source: Array, target: Array, rows: Host) -> None:
+        """Copy some rows of one (C, D) array to another."""
+        if len(rows) > FEW_ROWS:
+            target[rows] = source[rows]
+            return
+        for row in rows.tolist():  # without the two passes and the temporary array of the above
+            target[row] = source[row]
 
 
 class DeviceVectors:
@@ -69,6 +85,11 @@ class DeviceVectors:
     def tensor(self, array: Array) -> Tensor:
         """The tensor itself."""
         return array
+
+    def evaluate(self, potential: Potential, array: Array) -> tuple[Host, Array]:
+        """U of each vector, on the host, and its gradient."""
+        values, gradient = potential.value_and_grad(array)
+        return values.detach().cpu().numpy(), gradient.detach()
 
     def zeros(self, *shape: int) -> Array:
         """Zeros of the vectors' dtype, on their device."""
@@ -89,6 +110,11 @@ class DeviceVectors:
     def rowdot(self, a: Array, b: Array) -> Host:
         """The dot product of each row, (R, D) x (R, D) -> (R,), on the host."""
         return (a * b).sum(-1).cpu().numpy()
+
+    def copy_rows(self, source: Array, target: Array, rows: Host) -> None:
+        """Copy some rows of one (C, D) array to another."""
+        ix = self.index(rows)
+        target[ix] = source[ix]
 
 
 Vectors = HostVectors | DeviceVectors

@@ -81,7 +81,7 @@ class HMC(Kernel):
                 self._begin(state, state.fresh.nonzero()[0])
             path: Trajectory = state.path
             step = column(state, state.step_size)
-            path.q, path.p, energy, path.gradient = integrate(state, path.q, path.p, path.gradient, step)
+            energy = integrate(state, path, step)
             path.taken += 1
             # A trajectory that has left the numbers can't come back, so it ends at once and is rejected.
             ended = ((path.taken >= path.total) | ~np.isfinite(energy)).nonzero()[0]

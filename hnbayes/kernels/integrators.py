@@ -11,7 +11,7 @@ from torch import Tensor
 from hnbayes._checks import check_count, describe
 from hnbayes.kernels.arrays import DeviceVectors
 from hnbayes.kernels.metrics import as_metric
-from hnbayes.potentials.evaluators import check_scalar
+from hnbayes.potentials.sequential import check_scalar
 
 # Arrays are NumPy arrays or tensors; each function uses one kind throughout.
 Array = Any

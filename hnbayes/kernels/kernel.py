@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from hnbayes.kernels.arrays import Array, Host, Vectors, vectors_like
-from hnbayes.kernels.integrators import leapfrog_step
 from hnbayes.kernels.metrics import Metric, as_metric
 from hnbayes.potentials.base import Potential
 from hnbayes.rng import Stream
@@ -226,14 +225,22 @@ def draw_uniform(state: State, rows: Host) -> Host:
 
 def evaluate(state: State, q: Array) -> tuple[Host, Array]:
     """U (C,) on the host as float64 and its gradient (C, D)."""
-    values, gradient = state.potential.value_and_grad(state.vectors.tensor(q))
-    return host_energy(state, values), state.vectors.array(gradient)
+    values, gradient = state.vectors.evaluate(state.potential, q)
+    return _finite_energy(values), gradient
 
 
 def host_energy(state: State, values: Tensor) -> Host:
-    """U as float64 on the host; what is not finite, -inf too, counts as infinite energy, so it is never accepted."""
-    host = state.vectors.to_host(state.vectors.array(values)).astype(np.float64)
-    return np.where(np.isfinite(host), host, np.inf)
+    """U as float64 on the host."""
+    return _finite_energy(state.vectors.to_host(state.vectors.array(values)))
+
+
+def _finite_energy(values: Host) -> Host:
+    """U as float64; what is not finite, -inf too, counts as infinite energy, so it is never accepted."""
+    host = values.astype(np.float64)
+    finite = np.isfinite(host)
+    if not finite.all():
+        host[~finite] = np.inf
+    return host
 
 
 def column(state: State, values: Host) -> Array:
@@ -241,15 +248,31 @@ def column(state: State, values: Host) -> Array:
     return state.vectors.from_host(values[:, None])
 
 
-def integrate(state: State, q: Array, p: Array, gradient: Array, step: Array) -> tuple[Array, Array, Host, Array]:
-    """A leapfrog step of every chain."""
-    return leapfrog_step(q, p, gradient, step, state.metric.velocity, lambda at: evaluate(state, at))
+def integrate(state: State, path: Any, step: Array) -> Host:
+    """A leapfrog step of every chain, as `leapfrog_step` but in place.
+
+    Args:
+        state: for the potential and the metric.
+        path: with q, p and gradient, (C, D) each, which are moved on.
+        step: signed step sizes, (C, 1).
+
+    Returns:
+        U at the new positions, (C,).
+    """
+    half = 0.5 * step
+    path.p -= half * path.gradient
+    # What U returns may share the memory of q: all of it has been read, or copied, before q moves on.
+    path.q += step * state.metric.velocity(path.p)
+    energy, path.gradient = evaluate(state, path.q)
+    path.p -= half * path.gradient
+    return energy
 
 
-def kinetic(state: State, p: Array, rows: Host | None = None) -> Host:
-    """The kinetic energy p^T M^-1 p / 2 of each row, (R,)."""
-    ix = None if rows is None else state.vectors.index(rows)
-    return 0.5 * state.vectors.rowdot(p, state.metric.velocity(p, ix))
+def kinetic(state: State, p: Array, rows: Host | None = None, velocity: Array | None = None) -> Host:
+    """The kinetic energy p^T M^-1 p / 2 of each row, (R,); `velocity` is M^-1 p where it is known."""
+    if velocity is None:
+        velocity = state.metric.velocity(p, None if rows is None else state.vectors.index(rows))
+    return 0.5 * state.vectors.rowdot(p, velocity)
 
 
 def check_start(values: Tensor, gradient: Tensor) -> None:

@@ -1,9 +1,7 @@
 """The No-U-Turn sampler, multinomial and iterative, for desynchronised chains.
 
 Trees are built one leaf at a time: each `advance` is one leapfrog step of every chain, whatever the stage of each
-chain's tree. Between a subtree's first and its current leaf only O(log) states are kept (Phan et al. 2019; Lao and
-Dillon 2019): leaf n is the last of as many nested complete subtrees as n has trailing one-bits, and their first leaves
-are those whose states are in the slots that the bits of n name.
+chain's tree (Phan et al. 2019; Lao and Dillon 2019); `uturn.py` has the checks of the subtrees within.
 
 For a chain of momenta p_i, ..., p_n let T_k = p_0 + ... + p_k - p_k / 2. The generalised U-turn criterion (Betancourt
 2017, appendix A.4.2) asks whether rho . M^-1 p turns negative at an end, with rho the sum of the momenta. We take the
@@ -14,7 +12,6 @@ miss the U-turn of trajectories whose ends weigh as much as their middle.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,16 +30,17 @@ from hnbayes.kernels.kernel import (
     kinetic,
 )
 from hnbayes.kernels.metropolis import log_uniform
+from hnbayes.kernels.uturn import OpenSubtrees, is_turning
 
 MAX_TREE_DEPTH_LIMIT = 20
 
 # The fields of a Tree by kind: a vector, two, one for each depth, a number, or a count a chain.
 VECTORS = (
-    *("q", "p", "gradient", "momentum_sum", "subtree_sum"),
+    *("q", "p", "v", "gradient", "momentum_sum", "subtree_sum"),
     *("proposal_q", "proposal_gradient", "candidate_q", "candidate_gradient"),
 )
 ENDS = ("end_q", "end_p", "end_gradient")
-FIRSTS = ("first_p", "first_sum")
+FIRSTS = ("first_v", "first_sum")
 NUMBERS = (
     *("proposal_energy", "proposal_hamiltonian", "candidate_energy", "candidate_hamiltonian"),
     *("start", "log_weight", "subtree_log_weight", "accept_sum", "lowest", "highest"),
@@ -57,12 +55,12 @@ class Tree:
     A tree is what is complete; a subtree of as many leaves grows at one of its ends.
 
     Attributes:
-        q, p, gradient: the current leaf, (C, D).
+        q, p, v, gradient: the current leaf, with its velocity v = M^-1 p, (C, D).
         step: signed step size of the subtree, (C, 1).
         end_q, end_p, end_gradient: the tree's left (0) and right (1) end, (C, 2, D).
         momentum_sum: over the tree, (C, D).
         subtree_sum: over the subtree so far, (C, D).
-        first_p, first_sum: p and T of the first leaves of open subtrees within the subtree, (C, depth, D).
+        first_v, first_sum: v and T of the first leaves of open subtrees within the subtree, (C, depth, D).
         proposal_q, proposal_gradient: the state chosen from the tree, (C, D).
         candidate_q, candidate_gradient: the state chosen from the subtree, (C, D).
         proposal_energy, proposal_hamiltonian: U and H of the tree's choice, (C,).
@@ -81,6 +79,7 @@ class Tree:
 
     q: Array
     p: Array
+    v: Array
     gradient: Array
     step: Array
     end_q: Array
@@ -88,7 +87,7 @@ class Tree:
     end_gradient: Array
     momentum_sum: Array
     subtree_sum: Array
-    first_p: Array
+    first_v: Array
     first_sum: Array
     proposal_q: Array
     proposal_gradient: Array
@@ -154,7 +153,7 @@ class NUTS(Kernel):
                 f"which allows 2^{max_tree_depth} leapfrog steps for a draw."
             )
         self.delta_max = check_positive("delta_max", delta_max)
-        self._slot, self._closed = subtree_tables(max_tree_depth)
+        self._open = OpenSubtrees(max_tree_depth)
 
     def advance(self, state: State) -> tuple[State, Finished | None]:
         """One leapfrog step, so one leaf, of every chain's tree."""
@@ -162,7 +161,7 @@ class NUTS(Kernel):
             if state.fresh.any():
                 self._begin(state, state.fresh.nonzero()[0])
             tree: Tree = state.path
-            tree.q, tree.p, energy, tree.gradient = integrate(state, tree.q, tree.p, tree.gradient, tree.step)
+            energy = integrate(state, tree, tree.step)
             diverging = self._add_leaf(state, energy)
             turning = self._check_subtrees(state)
             ended = turning | diverging
@@ -222,7 +221,8 @@ class NUTS(Kernel):
     def _add_leaf(self, state: State, energy: Host) -> Host:
         """Weigh the new leaf and choose it with probability weight / subtree's weight. Returns divergences (C,)."""
         tree: Tree = state.path
-        H = energy + kinetic(state, tree.p)
+        tree.v = state.metric.velocity(tree.p)
+        H = energy + kinetic(state, tree.p, velocity=tree.v)
         # fmin passes NaN over, so it counts as an infinite error.
         log_weight = -np.fmin(H - tree.start, np.inf)
         tree.leaf += 1
@@ -231,11 +231,13 @@ class NUTS(Kernel):
         np.maximum(tree.highest, log_weight, out=tree.highest)
         tree.subtree_log_weight = np.logaddexp(tree.subtree_log_weight, log_weight)
         rows = np.arange(state.chains)
-        chosen = self._choose(state, rows, log_weight - tree.subtree_log_weight).nonzero()[0]
-        if len(chosen):
-            ix = state.vectors.index(chosen)
-            tree.candidate_q[ix], tree.candidate_gradient[ix] = tree.q[ix], tree.gradient[ix]
-            tree.candidate_energy[chosen], tree.candidate_hamiltonian[chosen] = energy[chosen], H[chosen]
+        chosen = self._choose(state, rows, log_weight - tree.subtree_log_weight)
+        taken = chosen.nonzero()[0]
+        if len(taken):
+            state.vectors.copy_rows(tree.q, tree.candidate_q, taken)
+            state.vectors.copy_rows(tree.gradient, tree.candidate_gradient, taken)
+            np.copyto(tree.candidate_energy, energy, where=chosen)
+            np.copyto(tree.candidate_hamiltonian, H, where=chosen)
         return log_weight < -self.delta_max
 
     def _check_subtrees(self, state: State) -> Host:
@@ -243,35 +245,7 @@ class NUTS(Kernel):
         tree: Tree = state.path
         tree.subtree_sum += tree.p
         T = tree.subtree_sum - 0.5 * tree.p
-        turning = np.zeros(state.chains, bool)
-        opening, closing = self._opening_and_closing(tree.leaf)
-        if len(opening):
-            ix, slot = state.vectors.index(opening[0]), state.vectors.index(opening[1])
-            tree.first_p[ix, slot], tree.first_sum[ix, slot] = tree.p[ix], T[ix]
-        if len(closing):
-            rows = closing[0]
-            ix, slot = state.vectors.index(rows), state.vectors.index(closing[1])
-            turns = is_turning(state, tree.first_p[ix, slot], tree.p[ix], T[ix] - tree.first_sum[ix, slot], rows)
-            turning[rows[turns]] = True
-        return turning
-
-    def _opening_and_closing(self, leaves: Host) -> tuple[Host, Host]:
-        """The pairs (chain, slot) of subtrees that the newest leaves open, and of those that they close.
-
-        Args:
-            leaves: number of leaves of each chain's subtree, the newest included, (C,).
-
-        Returns:
-            Two arrays (2, pairs) of rows and slots; a subtree has as many pairs as it closes subtrees.
-        """
-        opening, closing = [], []
-        for row, leaf in enumerate(leaves.tolist()):
-            closed = self._closed[leaf - 1]
-            if closed:
-                closing += [(row, slot) for slot in closed]
-            else:
-                opening.append((row, self._slot[leaf - 1]))
-        return np.array(opening).T, np.array(closing).T
+        return self._open.add(state.vectors, tree.leaf, tree.v, T, tree.first_v, tree.first_sum)
 
     def _merge(self, state: State, rows: Host) -> Host:
         """Join complete subtrees to their trees. Returns which of the rows end their transition, (R,)."""
@@ -294,7 +268,8 @@ class NUTS(Kernel):
 
         left_p, right_p = tree.end_p[ix, 0], tree.end_p[ix, 1]
         rho = tree.momentum_sum[ix] - 0.5 * (left_p + right_p)
-        turning = is_turning(state, left_p, right_p, rho, rows)
+        velocity = state.metric.velocity
+        turning = is_turning(state.vectors, velocity(left_p, ix), velocity(right_p, ix), rho)
         tree.saturated[rows] = ~turning & (tree.depth[rows] >= self.max_tree_depth)
         ended = turning | tree.saturated[rows]
         going_on = rows[~ended]
@@ -324,32 +299,3 @@ class NUTS(Kernel):
             "reached_max_treedepth": tree.saturated[rows] & ~(turning | diverging)[rows],
         }
         return Finished(rows, info)
-
-
-def is_turning(state: State, first_p: Array, last_p: Array, rho: Array, rows: Host) -> Host:
-    """Whether the velocity at either end points against the displacement: p . M^-1 rho <= 0.
-
-    Args:
-        state: for the metric.
-        first_p: momenta at one end, (R, D).
-        last_p: momenta at the other, (R, D).
-        rho: trapezoidal sum of the momenta from end to end, (R, D).
-        rows: the chain of each row, (R,).
-    """
-    w = state.metric.velocity(rho, state.vectors.index(rows))
-    dots = state.vectors.rowdot
-    return (dots(first_p, w) <= 0) | (dots(last_p, w) <= 0)
-
-
-@lru_cache
-def subtree_tables(max_depth: int) -> tuple[list[int], list[list[int]]]:
-    """For leaf n of a subtree: its slot, and the slots of the nested subtrees that it is the last leaf of.
-
-    The slot is the number of one-bits of n // 2: leaf n, if even, opens the subtrees in this slot. The number of
-    trailing one-bits of n counts the subtrees that n, if odd, closes; they were opened in this slot and those below.
-    """
-    # The last doubling adds 2^(max_depth - 1) leaves.
-    leaves = range(1 << (max_depth - 1))
-    slots = [(n >> 1).bit_count() for n in leaves]
-    closed = [[slots[n] - k for k in range((n ^ (n + 1)).bit_length() - 1)] for n in leaves]
-    return slots, closed

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hnbayes._checks import check_choice, check_finite, describe
 from hnbayes.params import ParamSpec
 from hnbayes.potentials import evaluators
 from hnbayes.potentials.evaluators import Evaluator
+from hnbayes.potentials.host import Arrays
+from hnbayes.potentials.sequential import (
+    POSITION_ERRORS,
+    out_of_memory,
+    sequential_value,
+    sequential_value_and_grad,
+)
 
 CompileMode = Literal["auto"] | bool
 OnError = Literal["diverge", "raise"]
-
-# What a function may raise for one bad position (a failed Cholesky factorisation, a distribution's argument check)
-# as opposed to a fault of the program, which must surface.
-POSITION_ERRORS = (ArithmeticError, ValueError, RuntimeError)
 
 
 class Potential:
@@ -37,23 +42,29 @@ class Potential:
     Args:
         function: U, from a position of shape (D,) to a 0-dimensional tensor, made of differentiable torch operations.
         spec: names and shapes of what the position is made of, if known.
+        dtype: the dtype that positions must have, if the function takes one only.
         compile: True compiles; False neither captures nor compiles; "auto" captures, and compiles where
             `prepare` is told of a run that is long enough to repay it.
         on_error: "diverge" gives NaN (so a rejected, divergent transition) to a position for which the function
-            raises; "raise" lets the error out.
+            raises; "raise" lets the error out; None diverges, except in the documented chains (`HMC`, `MultiChainHMC`
+            and the like), which raise.
 
     Raises:
         TypeError: if `function` can't be called.
         ValueError: if `compile` or `on_error` is none of the values above.
     """
 
+    # Whether the captured graph may hold what it needs of the data, not the data; changes in place are then not seen.
+    fold_data: ClassVar[bool] = False
+
     def __init__(
         self,
         function: Callable[[Tensor], Tensor],
         *,
         spec: ParamSpec | None = None,
+        dtype: torch.dtype | None = None,
         compile: CompileMode = "auto",
-        on_error: OnError = "diverge",
+        on_error: OnError | None = None,
     ) -> None:
         if not callable(function):
             raise TypeError(
@@ -61,11 +72,16 @@ class Potential:
             )
         self.function = function
         self.spec = spec
+        self.dtype = dtype
         self.compile: CompileMode = check_choice("compile", compile, ("auto", True, False))
-        self.on_error: OnError = check_choice("on_error", on_error, ("diverge", "raise"))
+        if on_error is not None:
+            check_choice("on_error", on_error, ("diverge", "raise"))
+        self.on_error: OnError | None = on_error
         self.failures = 0
         self._evaluators: dict[tuple[object, ...], Evaluator] = {}
+        self._array_functions: dict[tuple[tuple[int, ...], str], Arrays] = {}
         self._sequential_cause: str | None = None
+        self._fallback_told = False
 
     def __call__(self, position: Tensor) -> Tensor:
         """U at one position.
@@ -86,6 +102,7 @@ class Potential:
     def reset(self) -> None:
         """Forget captured and compiled graphs, so that the function is read again."""
         self._evaluators.clear()
+        self._array_functions.clear()
         self._sequential_cause = None
 
     def prepare(self, positions: Tensor, evaluations: int | None = None) -> str:
@@ -101,8 +118,9 @@ class Potential:
         Raises:
             TypeError, ValueError: if U doesn't give a differentiable scalar at these positions, or is not finite there.
         """
-        check_positions(positions, self.spec)
-        return self._evaluator(positions, evaluations).mode
+        check_positions(positions, self.spec, self.dtype)
+        with torch.inference_mode(False):
+            return self._evaluator(_plain(positions), evaluations).mode
 
     def value_and_grad(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """U and its gradient for every chain.
@@ -113,12 +131,40 @@ class Potential:
         Returns:
             Values (C,) and gradients (C, D), without a graph; NaN for rows where the function failed.
         """
-        evaluator = self._evaluator(positions, None)
+        if torch.is_inference_mode_enabled():
+            with torch.inference_mode(False):
+                return self.value_and_grad(positions)
+        positions = _plain(positions)
         try:
-            return evaluator.value_and_grad(positions)
+            return self._evaluator(positions, None).value_and_grad(positions)
         except POSITION_ERRORS as error:
             self._refuse(error)
-            return self._row_by_row(positions, evaluators.sequential_value_and_grad)
+            return self._row_by_row(positions, sequential_value_and_grad)
+
+    def value_and_grad_arrays(self, positions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """`value_and_grad` of CPU memory as NumPy arrays, without a detour where NumPy evaluates the graph.
+
+        Args:
+            positions: shape (C, D).
+
+        Returns:
+            Values (C,) and gradients (C, D).
+        """
+        function = self._array_functions.get((positions.shape, positions.dtype.char))
+        if function is not None:
+            try:
+                gradients, values = function(positions)
+                return values, gradients
+            except POSITION_ERRORS:
+                pass  # the way below knows what to do
+        values, gradients = self.value_and_grad(torch.from_numpy(positions))
+        return values.numpy(), gradients.numpy()
+
+    def evaluates_arrays(self, positions: Tensor) -> bool:
+        """Whether NumPy evaluates batches like this one (C, D), which is so where dispatch costs most."""
+        if positions.device.type != "cpu":
+            return False
+        return (tuple(positions.shape), positions[:0].detach().numpy().dtype.char) in self._array_functions
 
     def value(self, positions: Tensor) -> Tensor:
         """U for every chain, without gradient (U needs not be differentiable).
@@ -129,33 +175,60 @@ class Potential:
         Returns:
             Values (C,).
         """
+        if torch.is_inference_mode_enabled():
+            with torch.inference_mode(False):
+                return self.value(positions)
+        positions = _plain(positions)
         key = ("value", tuple(positions.shape), positions.dtype, positions.device)
-        if key not in self._evaluators:
-            self._evaluators[key] = evaluators.build_value(self.function, positions)
         try:
+            if key not in self._evaluators:
+                capture = self.compile is not False
+                self._evaluators[key] = evaluators.build_value(self.function, positions, capture)
+                self._tell_of_fallback(self._evaluators[key].cause, len(positions))
             return self._evaluators[key].value(positions)
         except POSITION_ERRORS as error:
             self._refuse(error)
-            return self._row_by_row(positions, evaluators.sequential_value)[0]
+            return self._row_by_row(positions, sequential_value)[0]
+
+    def with_default(self, on_error: OnError) -> Potential:
+        """The same potential with `on_error` where none was chosen, which shares captured graphs with this one."""
+        if self.on_error is not None:
+            return self
+        other = copy.copy(self)
+        other.on_error = on_error
+        return other
 
     def _evaluator(self, positions: Tensor, evaluations: int | None) -> Evaluator:
         key = ("grad", tuple(positions.shape), positions.dtype, positions.device)
         if key not in self._evaluators:
-            evaluator = evaluators.build(self.function, positions, self.compile, evaluations, self._sequential_cause)
+            evaluator = evaluators.build(
+                self.function, positions, self.compile, evaluations, self._sequential_cause, self.fold_data
+            )
             if evaluator.cause is not None and self._sequential_cause is None:
                 self._sequential_cause = evaluator.cause
-                if len(positions) > 1:
-                    warnings.warn(
-                        "the potential can't be evaluated for all chains at once, so chains are evaluated one after "
-                        f"another, which is slower. Cause: {evaluator.cause}",
-                        UserWarning,
-                        stacklevel=4,
-                    )
+            self._tell_of_fallback(evaluator.cause, len(positions))
             self._evaluators[key] = evaluator
+            # A subclass with a `value_and_grad` of its own wants to be asked each time.
+            if evaluator.arrays is not None and type(self).value_and_grad is Potential.value_and_grad:
+                char = positions[:0].detach().numpy().dtype.char
+                self._array_functions[tuple(positions.shape), char] = evaluator.arrays
         return self._evaluators[key]
 
+    def _tell_of_fallback(self, cause: str | None, chains: int) -> None:
+        """Warn, once, of chains that are evaluated one after another."""
+        if cause is None or chains == 1 or self._fallback_told:
+            return
+        self._fallback_told = True
+        warnings.warn(
+            "the potential can't be evaluated for all chains at once, so chains are evaluated one after "
+            f"another, which is slower. Cause: {cause}",
+            UserWarning,
+            stacklevel=5,
+        )
+
     def _refuse(self, error: Exception) -> None:
-        if self.on_error == "raise" or isinstance(error, torch.OutOfMemoryError):
+        # With nothing evaluated before, it is no fault of a proposed position.
+        if self.on_error == "raise" or out_of_memory(error) or not self._evaluators:
             raise error
         if self.failures == 0:
             warnings.warn(
@@ -175,22 +248,32 @@ class Potential:
         for row, position in enumerate(positions):
             try:
                 value, gradient = evaluate(self.function, position[None])
-            except POSITION_ERRORS:
+            except POSITION_ERRORS as error:
+                if out_of_memory(error):
+                    raise
                 continue
             values[row], gradients[row] = value[0], gradient[0]
         return values, gradients
 
 
 def as_potential(
-    function: Callable[[Tensor], Tensor], *, compile: CompileMode = "auto", on_error: OnError = "diverge"
+    function: Callable[[Tensor], Tensor], *, compile: CompileMode = "auto", on_error: OnError | None = None
 ) -> Potential:
-    """Return a `Potential` as it is, anything else that can be called wrapped as one."""
+    """A `Potential` as it is, anything else that can be called wrapped as one; `on_error` where none was chosen."""
     if isinstance(function, Potential):
-        return function
+        return function if on_error is None else function.with_default(on_error)
     return Potential(function, compile=compile, on_error=on_error)
 
 
-def check_positions(positions: Tensor, spec: ParamSpec | None) -> None:
+def _plain(positions: Tensor) -> Tensor:
+    """Positions without a graph, laid out as graphs are captured for: contiguous, at the beginning of their memory."""
+    positions = positions.detach()
+    if positions.is_inference() or positions.storage_offset() or not positions.is_contiguous():
+        return positions.clone(memory_format=torch.contiguous_format)
+    return positions
+
+
+def check_positions(positions: Tensor, spec: ParamSpec | None, dtype: torch.dtype | None = None) -> None:
     """Raise unless positions are a finite floating-point batch (C, D) that fits the spec.
 
     Raises:
@@ -201,6 +284,10 @@ def check_positions(positions: Tensor, spec: ParamSpec | None) -> None:
         raise TypeError(f"positions must be a tensor of shape (C, D); received {describe(positions)}.")
     if positions.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"positions must be float32 or float64; received {describe(positions)}. Convert with .float().")
+    if dtype is not None and positions.dtype != dtype:
+        raise TypeError(
+            f"positions must be {dtype}, as the network's weights; received {positions.dtype}. Convert them."
+        )
     if positions.ndim != 2 or 0 in positions.shape:
         raise ValueError(
             "positions must have shape (C, D) with at least one chain and one dimension; "

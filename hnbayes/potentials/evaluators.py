@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import shutil
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,10 +16,17 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from hnbayes._checks import describe
 from hnbayes.potentials.graph import simplify
+from hnbayes.potentials.host import Arrays, HostFunction, as_host_function
+from hnbayes.potentials.sequential import (
+    POSITION_ERRORS,
+    Function,
+    out_of_memory,
+    sequential_value,
+    sequential_value_and_grad,
+    usable_rows,
+)
 
-Function = Callable[[Tensor], Tensor]
 BatchFunction = Callable[[Tensor], Any]
 Mode = Literal["sequential", "vmap", "captured", "compiled"]
 
@@ -27,6 +35,9 @@ Mode = Literal["sequential", "vmap", "captured", "compiled"]
 SECONDS_PER_NODE = 4e-6
 FLOPS_PER_SECOND = 5e9
 COMPILE_PAYS_SECONDS = 60.0
+ANOTHER_VALUE = (
+    "vmap gives another value than the function alone (does it draw random numbers or change its own state?)"
+)
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,11 @@ class Evaluator:
     mode: Mode
     batch: BatchFunction
     cause: str | None = None
+
+    @property
+    def arrays(self) -> Arrays | None:
+        """The same on NumPy arrays, where that is how it is evaluated."""
+        return self.batch.arrays if isinstance(self.batch, HostFunction) else None
 
     def value_and_grad(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Values (C,) and gradients (C, D), without a graph."""
@@ -62,6 +78,7 @@ def build(
     compile: Literal["auto"] | bool,
     evaluations: int | None,
     known_cause: str | None = None,
+    fold_data: bool = False,
 ) -> Evaluator:
     """Find the fastest way to evaluate `function` with its gradient that gives the right numbers.
 
@@ -74,12 +91,12 @@ def build(
         compile: see `Potential`.
         evaluations: expected number of evaluations, if known.
         known_cause: why the function is known not to be vectorisable, to skip the attempt.
+        fold_data: whether the captured graph may hold what it needs of the data, not the data themselves.
 
     Raises:
         TypeError, ValueError: if U doesn't return a differentiable scalar.
     """
-    positions = positions.detach()
-    sequential_value_and_grad(function, positions[:1], check=True)
+    positions = _with_usable_first_row(function, positions.detach(), differentiable=True)
 
     def one_by_one(batch: Tensor) -> tuple[Tensor, Tensor]:
         values, gradients = sequential_value_and_grad(function, batch)
@@ -89,6 +106,12 @@ def build(
         return Evaluator("sequential", one_by_one, known_cause)
     vectorised = vmap(grad_and_value(function))
     cause = _why_not(vectorised, function, positions)
+    if cause is not None and len(positions) > 1:
+        # It may be the error of one row, which says nothing about the function.
+        usable = usable_rows(function, positions, differentiable=True)
+        if usable is not positions:
+            positions = usable
+            cause = _why_not(vectorised, function, positions)
     if cause is not None:
         return Evaluator("sequential", one_by_one, cause)
     if compile is False:
@@ -103,106 +126,96 @@ def build(
         compiled = _compile(captured, positions, insist=compile is True)
         if compiled is not None:
             return Evaluator("compiled", compiled)
-    return Evaluator("captured", _simplified(captured, vectorised, positions))
+    return Evaluator("captured", _simplified(captured, vectorised, positions, fold_data))
 
 
-def build_value(function: Function, positions: Tensor) -> Evaluator:
-    """The same for values alone; U needs not be differentiable."""
-    positions = positions.detach()
-    reference, _ = sequential_value(function, positions[:1], check=True)
+def build_value(function: Function, positions: Tensor, capture: bool = True) -> Evaluator:
+    """The same for values alone; U needs not be differentiable.
+
+    Args:
+        function: U.
+        positions: a batch (C, D).
+        capture: whether the function may be captured as a graph.
+    """
+    positions = _with_usable_first_row(function, positions.detach(), differentiable=False)
 
     def one_by_one(batch: Tensor) -> Tensor:
         return sequential_value(function, batch)[0]
 
-    vectorised = vmap(function)
+    each = vmap(function)
+
+    def vectorised(batch: Tensor) -> Tensor:
+        # A function that changes its argument in place must not change the caller's memory.
+        value: Tensor = each(batch.clone())
+        return value
+
+    cause = _why_no_values(vectorised, function, positions)
+    if cause is not None and len(positions) > 1:
+        usable = usable_rows(function, positions, differentiable=False)
+        if usable is not positions:
+            positions = usable
+            cause = _why_no_values(vectorised, function, positions)
+    if cause is not None:
+        return Evaluator("sequential", one_by_one, cause)
+    captured = _capture(vectorised, positions) if capture else None
+    if captured is None:
+        return Evaluator("vmap", vectorised)
+    return Evaluator("captured", captured)
+
+
+def _with_usable_first_row(function: Function, positions: Tensor, differentiable: bool) -> Tensor:
+    """The batch, or if U fails for its first row, one of the rows for which it doesn't."""
+    evaluate = sequential_value_and_grad if differentiable else sequential_value
     try:
-        with torch.no_grad():
-            agree = _close(vectorised(positions)[:1], reference)
-    except Exception as error:  # whatever stops vmap, the sequential way above has worked
-        return Evaluator("sequential", one_by_one, _brief(error))
-    if not agree:
-        return Evaluator("sequential", one_by_one, "vmap gives another value than the function alone")
-    captured = _capture(vectorised, positions)
-    return Evaluator("vmap", vectorised) if captured is None else Evaluator("captured", captured)
+        evaluate(function, positions[:1], check=True)
+    except POSITION_ERRORS as error:
+        if out_of_memory(error):
+            raise
+        return usable_rows(function, positions, differentiable)
+    return positions
 
 
-def sequential_value_and_grad(function: Function, positions: Tensor, check: bool = False) -> tuple[Tensor, Tensor]:
-    """U and its gradient by plain autograd, one row after another.
-
-    Args:
-        function: U.
-        positions: shape (C, D).
-        check: say clearly what is wrong if U is not a differentiable scalar.
-
-    Returns:
-        Values (C,) and gradients (C, D).
-    """
-    values, gradients = [], []
-    with torch.enable_grad():
-        for position in positions:
-            q = position.detach().clone().requires_grad_()
-            value = function(q)
-            if check:
-                check_scalar(value)
-                if not value.requires_grad:
-                    raise ValueError(
-                        "the potential must depend on the position through differentiable torch operations; "
-                        "received a value without a gradient. Avoid .item(), .detach(), NumPy and no_grad inside it."
-                    )
-            (gradient,) = torch.autograd.grad(value, q, allow_unused=True)
-            gradients.append(torch.zeros_like(q) if gradient is None else gradient)
-            values.append(value.detach())
-    return torch.stack(values), torch.stack(gradients)
-
-
-def sequential_value(function: Function, positions: Tensor, check: bool = False) -> tuple[Tensor, Tensor]:
-    """U one row after another; the second result is the positions, in a gradient's place."""
-    with torch.no_grad():
-        values = [function(position.detach()) for position in positions]
-    if check:
-        check_scalar(values[0])
-    return torch.stack(values), positions
-
-
-def check_scalar(value: Any) -> Tensor:
-    """A potential's value, if it is a floating-point tensor without dimensions.
-
-    Raises:
-        TypeError, ValueError: if it is not.
-    """
-    if not isinstance(value, Tensor):
-        raise TypeError(f"the potential must return a 0-dimensional tensor; received {describe(value)}.")
-    if value.ndim != 0:
-        raise ValueError(
-            f"the potential must return a scalar (a 0-dimensional tensor); received {describe(value)}. "
-            "Sum the terms, or take log_prob(...).sum()."
-        )
-    if not value.is_floating_point():
-        raise TypeError(f"the potential must return a floating-point value; received {describe(value)}.")
-    return value
+def _why_no_values(vectorised: BatchFunction, function: Function, positions: Tensor) -> str | None:
+    """Why vectorised values can't be used, or None if they agree with the sequential ones."""
+    try:
+        with torch.no_grad(), _quietly():
+            values = vectorised(positions)
+        reference, _ = sequential_value(function, positions[:1])
+    except Exception as error:  # whatever stops vmap, the sequential way has worked
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            raise
+        return _brief(error)
+    return None if _close(values[:1], reference) else ANOTHER_VALUE
 
 
 def _why_not(vectorised: BatchFunction, function: Function, positions: Tensor) -> str | None:
     """Why a vectorised gradient can't be used, or None if it agrees with the sequential one at two points."""
     for batch, row in ((positions, 0), (_nudged(positions), len(positions) - 1)):
         try:
-            gradients, values = vectorised(batch)
+            with _quietly():
+                gradients, values = vectorised(batch)
             value, gradient = sequential_value_and_grad(function, batch[row : row + 1])
         except Exception as error:  # functorch raises many kinds; the sequential way above has worked
+            if isinstance(error, RuntimeError) and out_of_memory(error):
+                raise
             return _brief(error)
         if not (_close(values[row : row + 1], value) and _close(gradients[row : row + 1], gradient)):
-            return (
-                "vmap gives another value than the function alone (does it draw random numbers or change its own "
-                "state?)"
-            )
+            return ANOTHER_VALUE
     return None
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without torch's remarks on what it has no batched form of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _capture(vectorised: BatchFunction, positions: Tensor) -> torch.fx.GraphModule | None:
     """The operations of one evaluation as a graph, if they give the same numbers at another batch too."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quietly():
             graph = make_fx(vectorised)(positions)
         graph.graph.eliminate_dead_code()
         graph.recompile()
@@ -211,20 +224,28 @@ def _capture(vectorised: BatchFunction, positions: Tensor) -> torch.fx.GraphModu
         return None
 
 
-def _simplified(graph: torch.fx.GraphModule, vectorised: BatchFunction, positions: Tensor) -> torch.fx.GraphModule:
-    """The graph with fewer operations, if it gives the same numbers."""
+def _simplified(
+    graph: torch.fx.GraphModule, vectorised: BatchFunction, positions: Tensor, fold_data: bool
+) -> BatchFunction:
+    """The graph with fewer operations, on a CPU as NumPy code, each if it gives the same numbers."""
+    best: BatchFunction = graph
     try:
         # A copy of the operations alone: the data stay shared, so that changes in place are seen.
-        simpler = simplify(torch.fx.GraphModule(graph, copy.deepcopy(graph.graph)))
-        return simpler if _agree(simpler, vectorised, positions) else graph
+        simpler = simplify(torch.fx.GraphModule(graph, copy.deepcopy(graph.graph)), fold_data)
+        if _agree(simpler, vectorised, positions):
+            best = simpler
+            host = as_host_function(simpler) if positions.device.type == "cpu" else None
+            if host is not None and _agree(host, vectorised, positions):
+                best = host
     except Exception:  # a graph of a kind that was not foreseen is right as it is
-        return graph
+        pass
+    return best
 
 
-def _agree(graph: torch.fx.GraphModule, vectorised: BatchFunction, positions: Tensor) -> bool:
+def _agree(graph: BatchFunction, vectorised: BatchFunction, positions: Tensor) -> bool:
     """Whether a graph gives the same numbers as the function it came from, at two batches."""
     for batch in (positions, _nudged(positions)):
-        with torch.no_grad():
+        with torch.no_grad(), _quietly():
             expected, received = vectorised(batch), graph(batch)
         if not _all_close(received, expected):
             return False
@@ -244,8 +265,7 @@ def _compile(graph: torch.fx.GraphModule, positions: Tensor, insist: bool) -> Ba
             warnings.warn("compile=True needs a C++ compiler (g++ or clang++); none was found.", stacklevel=6)
         return None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quietly():
             compiled: BatchFunction = torch.compile(graph, dynamic=False)
             with torch.no_grad():
                 received, expected = compiled(positions), graph(positions)

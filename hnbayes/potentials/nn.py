@@ -49,7 +49,7 @@ def nn_pot_energy(
     nll_type: NllType = "regression",
     *,
     compile: CompileMode = "auto",
-    on_error: OnError = "diverge",
+    on_error: OnError | None = None,
 ) -> Potential:
     r"""U(W) = NLL(W) - log p(W) for the weights W of a network, over the whole data set.
 
@@ -104,7 +104,7 @@ def nn_pot_energy(
             nll = nn.functional.cross_entropy(predictions, targets.long(), reduction="sum")
         return nll - prior_log_prob_func(q)
 
-    return Potential(potential, spec=spec, compile=compile, on_error=on_error)
+    return Potential(potential, spec=spec, dtype=weights_dtype(net, inputs), compile=compile, on_error=on_error)
 
 
 def refuse_training_mode(net: nn.Module) -> None:
@@ -171,23 +171,60 @@ def _check_data(inputs: Tensor, targets: Tensor) -> None:
 
 
 def _trial_output(net: nn.Module, inputs: Tensor) -> Tensor:
-    """The outputs for all inputs at the network's present weights, or at zeros if it holds none."""
-    with torch.no_grad():
-        try:
-            shapes: Any = getattr(net, "param_shapes", None)
-            if shapes is not None and getattr(net, "weights", None) is None:
-                zeros = [inputs.new_zeros(shape, dtype=torch.get_default_dtype()) for shape in shapes]
-                output = net.forward(inputs, weights=zeros)
-            else:
-                output = net(inputs)
-        except RuntimeError as error:
-            raise ValueError(
-                f"the network can't be applied to inputs, {describe(inputs)}; check their shape, dtype and device. "
-                f"It raised: {error}"
-            ) from error
+    """The outputs for all inputs at the network's present weights, or at zeros if it holds none.
+
+    Raises:
+        ValueError: if the network can't be applied to the inputs, gives another output the second time, or changes
+            its buffers (which are put back).
+    """
+    before = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    # Dropout that a module applies by a function is seen by its output only; its random numbers are not the caller's.
+    with torch.no_grad(), torch.random.fork_rng(_cuda_devices(inputs)):
+        output = _apply(net, inputs)
+        again = _apply(net, inputs)
+    changed = [(buffer, copy) for buffer, copy in before if not torch.equal(buffer, copy) and not copy.isnan().any()]
+    if changed:
+        with torch.no_grad():
+            for buffer, copy in changed:
+                buffer.copy_(copy)
+        raise ValueError(
+            "net must not change its buffers when it is evaluated; received one in training mode that does (spectral "
+            "or batch normalisation). Call net.eval()."
+        )
     if not isinstance(output, Tensor):
         raise TypeError(f"the network must return one tensor; received {describe(output)}.")
+    if not torch.allclose(output, again, rtol=1e-3, atol=1e-3, equal_nan=True):
+        raise ValueError(
+            "net must give the same outputs for the same inputs; received one that draws random numbers, as dropout "
+            "in training mode does. Call net.eval()."
+        )
     return output
+
+
+def _apply(net: nn.Module, inputs: Tensor) -> Any:
+    try:
+        shapes: Any = getattr(net, "param_shapes", None)
+        if shapes is not None and getattr(net, "weights", None) is None:
+            dtype = weights_dtype(net, inputs) or torch.get_default_dtype()
+            return net.forward(inputs, weights=[inputs.new_zeros(shape, dtype=dtype) for shape in shapes])
+        return net(inputs)
+    except (RuntimeError, IndexError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"the network can't be applied to inputs, {describe(inputs)}; check their shape, dtype and device. "
+            f"It raised: {error}"
+        ) from error
+
+
+def weights_dtype(net: nn.Module, inputs: Tensor) -> torch.dtype | None:
+    """The one dtype of a network's weights, or of its inputs if it holds no weights; None if there are several."""
+    dtypes = {p.dtype for p in net.parameters() if p.is_floating_point()}
+    if not dtypes and inputs.is_floating_point():
+        dtypes = {inputs.dtype}
+    return dtypes.pop() if len(dtypes) == 1 else None
+
+
+def _cuda_devices(inputs: Tensor) -> list[int]:
+    return [inputs.device.index or 0] if inputs.device.type == "cuda" else []
 
 
 def _check_regression_targets(targets: Tensor, outputs: Tensor) -> None:

@@ -2,11 +2,11 @@
 
 from hnbayes.pyro.checks import ModelError
 from hnbayes.pyro.distributions import PrecisionNormal, as_pyro, flat_distribution, site_distributions
+from hnbayes.pyro.inference_data import to_inference_data
 from hnbayes.pyro.kernels import HMC, NUTS, RandomWalkMetropolis
 from hnbayes.pyro.model_potential import ModelPotential, potential
 from hnbayes.pyro.models import BayesianNetwork
 from hnbayes.pyro.potentials import as_potential_fn
-from hnbayes.pyro.priors import HierarchicalNormal
 from hnbayes.pyro.runner import VectorizedMCMC
 
 RandomWalkKernel = RandomWalkMetropolis  # Pyro's name for it
@@ -15,7 +15,6 @@ __all__ = [
     "HMC",
     "NUTS",
     "BayesianNetwork",
-    "HierarchicalNormal",
     "ModelError",
     "ModelPotential",
     "PrecisionNormal",
@@ -27,4 +26,5 @@ __all__ = [
     "flat_distribution",
     "potential",
     "site_distributions",
+    "to_inference_data",
 ]

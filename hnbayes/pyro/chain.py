@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from hnbayes.kernels.adaptation import Adaptation, find_step_size
@@ -16,6 +15,7 @@ from hnbayes.kernels.kernel import Kernel, State, new_state
 from hnbayes.kernels.metrics import Metric, as_metric, identity_metric
 from hnbayes.potentials.base import Potential
 from hnbayes.pyro.mass import AdapterAdaptation, AdapterMetric, FullMass, block_shapes
+from hnbayes.pyro.potentials import spec_of
 from hnbayes.rng import chain_streams
 from hnbayes.sampling.sample import ASSUMED_STEPS, block_structure
 
@@ -59,7 +59,7 @@ class SingleChain:
 
     def __init__(self, potential: Potential, position: Tensor, settings: Settings, warmup: int, seed: int) -> None:
         self.settings = settings
-        self.spec = potential.spec
+        self.spec = spec_of(potential)
         self.warmup = warmup
         self.done = 0
         self.mean_acceptance = 0.0
@@ -68,12 +68,12 @@ class SingleChain:
         transition = settings.transition
         if transition.uses_gradient:
             potential.prepare(positions, (warmup + 1) * ASSUMED_STEPS)
-        metric, kind = self._first_metric(potential, positions)
+        metric, kind = self._first_metric(positions)
         streams = chain_streams(seed, [0])
         self.state: State = transition.init(potential, positions, streams, settings.step_size, metric)
         if settings.adapt_step_size and transition.uses_gradient:
             self.state.step_size[:] = np.clip(find_step_size(transition, self.state), *settings.step_limits)
-        self.adaptation = self._adaptation(potential, kind)
+        self.adaptation = self._adaptation(kind)
 
     @property
     def step_size(self) -> float:
@@ -111,7 +111,8 @@ class SingleChain:
 
         Args:
             position: (D,).
-            value, gradient: U and its gradient there, if they are known.
+            value: U there, if it is known.
+            gradient: its gradient there, (D,), if it is known.
         """
         state, positions = self.state, position.detach()[None]
         if value is None or gradient is None:
@@ -123,27 +124,27 @@ class SingleChain:
             state.potential, positions, value[None], gradient[None], state.streams, state.step_size, state.metric
         )
 
-    def _first_metric(self, potential: Potential, positions: Tensor) -> tuple[Metric, Literal["diag", "dense"] | None]:
+    def _first_metric(self, positions: Tensor) -> tuple[Metric, Literal["diag", "dense"] | None]:
         """The metric to start with, and the kind that our adaptation learns, if any."""
         settings, dimension, vectors = self.settings, positions.shape[1], vectors_like(positions)
-        if settings.adapter is not None and potential.spec is not None:
-            shapes = block_shapes(settings.full_mass, potential.spec)
+        if settings.adapter is not None:
+            shapes = block_shapes(settings.full_mass, self.spec)
             options = {"dtype": positions.dtype, "device": positions.device}
             settings.adapter.configure(shapes, settings.adapt_mass_matrix, options=options)
-            return AdapterMetric(settings.adapter, potential.spec, vectors), None
+            return AdapterMetric(settings.adapter, self.spec, vectors), None
         if not settings.adapt_mass_matrix:
             return as_metric(1.0, dimension, vectors), None
         kind: Literal["diag", "dense"] = "dense" if settings.full_mass else "diag"
         return identity_metric(kind, 1, dimension, vectors), kind
 
-    def _adaptation(self, potential: Potential, kind: Literal["diag", "dense"] | None) -> Adaptation:
+    def _adaptation(self, kind: Literal["diag", "dense"] | None) -> Adaptation:
         settings = self.settings
         if settings.adapter is not None:
             return AdapterAdaptation(
                 self.state, self.warmup, settings.target_accept, settings.adapt_step_size, settings.adapt_mass_matrix
             )
         blocks = None if isinstance(settings.full_mass, bool) else list(settings.full_mass)
-        structure = block_structure(blocks, potential.spec) if blocks and kind is not None else None
+        structure = block_structure(blocks, self.spec) if blocks and kind is not None else None
         return Adaptation(
             self.state, self.warmup, settings.target_accept, settings.adapt_step_size, kind, structure=structure
         )

@@ -19,7 +19,7 @@ from hnbayes.potentials.base import Potential
 from hnbayes.pyro import checks
 from hnbayes.pyro.chain import Settings, SingleChain, report
 from hnbayes.pyro.mass import FullMass, block_shapes, split_blocks
-from hnbayes.pyro.model_potential import ModelPotential
+from hnbayes.pyro.model_potential import ModelPotential, NoLatentSiteError
 from hnbayes.pyro.potentials import PotentialFn, from_potential_fn
 from hnbayes.rng import resolve_seed
 
@@ -66,7 +66,7 @@ class SiteKernel(MCMCKernel):  # type: ignore[misc]
         self.potential_fn = potential_fn
         self.transforms = None if transforms is None else dict(transforms)
         self._given_transforms = self.transforms
-        self._model_options = {"init_strategy": init_strategy, "max_plate_nesting": max_plate_nesting}
+        self._model_options: dict[str, Any] = {"init_strategy": init_strategy, "max_plate_nesting": max_plate_nesting}
         self._start_step_size = 1.0 if step_size is None else check_positive("step_size", step_size)
         self._adapts_step_size, self._adapts_mass_matrix = bool(adapt_step_size), bool(adapt_mass_matrix)
         self._full_mass = full_mass
@@ -74,6 +74,11 @@ class SiteKernel(MCMCKernel):  # type: ignore[misc]
         self._step_limits = step_limits
         self._adapter: Any = None
         self._save_params: list[str] | None = None
+        self._potential: Potential | None = None
+        self._chain: SingleChain | None = None
+        self._ended: SingleChain | None = None
+        self._initial_params: Params | None = None
+        self._given = self._moved = False
         self._forget()
         super().__init__()
 
@@ -100,7 +105,8 @@ class SiteKernel(MCMCKernel):  # type: ignore[misc]
         """The potential of the model with its arguments, or of the `potential_fn`.
 
         Args:
-            args, kwargs: the model's arguments; not used for a `potential_fn`.
+            args: the model's arguments; not used for a `potential_fn`.
+            kwargs: its keyword arguments.
             shapes: of the initial parameters, if they are given.
 
         Raises:
@@ -133,7 +139,14 @@ class SiteKernel(MCMCKernel):  # type: ignore[misc]
         if self.model is None and given is not None and not given:
             return  # nothing to sample, which Pyro's kernels allow
         shapes = None if given is None else {name: tuple(value.shape) for name, value in given.items()}
-        self._potential = self.build_potential(args, kwargs, shapes)
+        try:
+            self._potential = self.build_potential(args, kwargs, shapes)
+        except NoLatentSiteError as error:
+            if not error.collapsed:
+                raise
+            # All sites were collapsed (`pyro.contrib.conjugate`): their posterior is known, there is nothing to sample.
+            self.transforms, self._initial_params = {}, {}
+            return
         spec = self._spec()
         if isinstance(self._potential, ModelPotential):
             self.transforms = self._potential.transforms
@@ -210,6 +223,10 @@ class SiteKernel(MCMCKernel):  # type: ignore[misc]
             raise ValueError(f"save_params must be of the sites {', '.join(spec.names)}; received {sorted(unknown)}.")
         return kept
 
+    def save_params_are_all(self) -> bool:
+        """Whether no choice of sites to keep was made."""
+        return self._save_params is None
+
     # What users read.
 
     @property
@@ -243,7 +260,7 @@ class SiteKernel(MCMCKernel):  # type: ignore[misc]
         self._adapter = adapter
 
     def _cache(self, z: Params, potential_energy: Tensor, z_grads: Params | None = None) -> None:
-        """Go on from elsewhere, where U and its gradient are known. (Pyro's own tests call it.)"""
+        """Go on from elsewhere, where U and its gradient are known. Pyro's own tests call it."""
         spec = self._spec()
         gradient = None if z_grads is None else spec.flatten(z_grads)
         self._running().move(spec.flatten(z), potential_energy, gradient)
@@ -267,10 +284,7 @@ class SiteKernel(MCMCKernel):  # type: ignore[misc]
         return self._potential.spec
 
     def _forget(self) -> None:
-        self._potential: Potential | None = None
-        self._chain: SingleChain | None = None
-        self._ended: SingleChain | None = None
-        self._initial_params: Params | None = None
+        self._potential = self._chain = self._ended = self._initial_params = None
         self._given = False
         self._moved = False
         self._warmup_steps = 0

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from pyro.infer.autoguide.initialization import init_to_uniform
 
 from hnbayes import kernels
@@ -24,7 +25,6 @@ from hnbayes.kernels.metropolis import OPTIMAL_ACCEPTANCE
 from hnbayes.pyro.kernel import SiteKernel
 from hnbayes.pyro.mass import FullMass
 from hnbayes.pyro.potentials import PotentialFn
-
 
 # Of the step size of HMC. Pyro's default trajectory of 2 pi is a period of a standard Gaussian: without it a chain
 # comes back to where it was, draw after draw.
@@ -103,7 +103,7 @@ class HMC(SiteKernel):
     @property
     def num_steps(self) -> int:
         """Leapfrog steps of a trajectory at the present step size."""
-        return int(kernels.HMC(None, self.trajectory_length).steps(self.step_size))
+        return int(kernels.HMC(None, self.trajectory_length).steps(np.array(self.step_size)))
 
 
 class NUTS(SiteKernel):

@@ -36,7 +36,8 @@ def block_shapes(full_mass: FullMass, spec: ParamSpec) -> Shapes:
     if isinstance(full_mass, bool):
         dense = [tuple(sorted(spec.names))] if full_mass else []
     else:
-        if not isinstance(full_mass, (list, tuple)) or not all(isinstance(names, tuple) and names for names in full_mass):
+        listed = isinstance(full_mass, (list, tuple)) and all(isinstance(names, tuple) and names for names in full_mass)
+        if not listed:
             raise TypeError(f"full_mass must be a bool or a list of tuples of sites; received {describe(full_mass)}.")
         dense = list(full_mass)
     named = [name for names in dense for name in names]

@@ -22,6 +22,25 @@ from hnbayes.pyro.potentials import PotentialFn, SitePotential, constrain
 from hnbayes.rng import resolve_seed
 
 
+class NoLatentSiteError(ValueError):
+    """A model has no continuous latent site to be sampled.
+
+    Args:
+        trace: of a run of the model.
+
+    Attributes:
+        collapsed: whether that is so because `collapse_conjugate` has integrated latent sites out.
+    """
+
+    def __init__(self, trace: Any) -> None:
+        sites = [site for site in trace.nodes.values() if site["type"] == "sample"]
+        self.collapsed = any(getattr(site["fn"], "parent", None) is not None for site in sites)
+        super().__init__(
+            "a model must have at least one continuous latent site to be sampled; received one whose sites are all "
+            "observed or discrete. Use pyro.infer.infer_discrete for discrete sites alone."
+        )
+
+
 class ModelPotential(SitePotential):
     """The potential of a Pyro model on its unconstrained continuous sites.
 
@@ -29,7 +48,11 @@ class ModelPotential(SitePotential):
         spec: the sites, sorted, and their unconstrained shapes.
         transforms: site -> transform from its support to the real line, as Pyro's kernels have them.
         sites: what a run of the model records of the sites (a Pyro trace).
+
+    What the model computes of its data alone is computed once, when it is first evaluated.
     """
+
+    fold_data = True
 
     def __init__(
         self,
@@ -59,10 +82,7 @@ class ModelPotential(SitePotential):
             if not isinstance(site["fn"], _Subsample) and not site["fn"].has_enumerate_support
         }
         if not shapes:
-            raise ValueError(
-                "a model must have at least one continuous latent site to be sampled; received one whose sites are all "
-                "observed or discrete. Use pyro.infer.infer_discrete for discrete sites alone."
-            )
+            raise NoLatentSiteError(self.sites)
         names = sorted(shapes)
         checks.check_same_supports(self.sites, other, names)
         spec = ParamSpec(tuple(names), tuple(shapes[name] for name in names))
@@ -184,7 +204,7 @@ def potential(
 @contextlib.contextmanager
 def own_randomness(seed: int) -> Iterator[None]:
     """Torch's generators seeded, and put back as they were at the end."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices):
         # Not torch.manual_seed, which would also seed a GPU that has yet to be initialised, for good.
         torch.default_generator.manual_seed(seed)

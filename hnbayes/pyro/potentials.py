@@ -118,6 +118,19 @@ def from_potential_fn(potential_fn: PotentialFn, shapes: Mapping[str, tuple[int,
     return SitePotential(potential_fn, ParamSpec(tuple(names), tuple(shapes[name] for name in names)))
 
 
+def spec_of(potential: Potential) -> ParamSpec:
+    """The spec of a potential that must have one.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    if potential.spec is None:
+        raise ValueError(
+            "the potential must know its sites; received one without a spec. Give Potential(..., spec=...)."
+        )
+    return potential.spec
+
+
 def constrain(spec: ParamSpec, transforms: Mapping[str, Any], positions: Tensor) -> dict[str, Tensor]:
     """Unconstrained positions `(*batch, D)` on the sites' own scales; sites without a transform stay as they are."""
     values = spec.unflatten(positions)

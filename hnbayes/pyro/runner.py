@@ -21,7 +21,7 @@ from hnbayes.pyro import checks
 from hnbayes.pyro.chain import Settings, report
 from hnbayes.pyro.kernel import SiteKernel
 from hnbayes.pyro.model_potential import ModelPotential
-from hnbayes.pyro.potentials import constrain
+from hnbayes.pyro.potentials import constrain, spec_of
 from hnbayes.rng import resolve_seed
 from hnbayes.sampling.callbacks import Event
 from hnbayes.sampling.draws import Draws
@@ -88,7 +88,10 @@ class VectorizedMCMC(AbstractMCMC):  # type: ignore[misc]
                 f"kernel must be a kernel of hnbayes.pyro; received {describe(kernel)}. Import NUTS or HMC from "
                 "hnbayes.pyro, with the same arguments."
             )
-        super().__init__(kernel, check_count("num_chains", num_chains), None if transforms is None else dict(transforms))
+        super().__init__(
+            kernel, check_count("num_chains", num_chains), None if transforms is None else dict(transforms)
+        )
+        self.transforms: Any
         self.num_samples = check_count("num_samples", num_samples)
         self.warmup_steps = num_samples if warmup_steps is None else check_count("warmup_steps", warmup_steps, 0)
         self.disable_progbar = disable_progbar
@@ -107,6 +110,7 @@ class VectorizedMCMC(AbstractMCMC):  # type: ignore[misc]
         self._kwargs: dict[str, Any] = {}
         self._samples: dict[str, Tensor] = {}
         self._potential: Potential | None = None
+        self._device = torch.device("cpu")
 
     @poutine.block  # type: ignore[untyped-decorator]
     def run(self, *args: Any, **kwargs: Any) -> None:
@@ -139,8 +143,8 @@ class VectorizedMCMC(AbstractMCMC):  # type: ignore[misc]
             self.transforms = self.kernel.transforms = U.transforms
         elif self.transforms is None:
             self.transforms = self.kernel.transforms or {}
-        self._potential = U
-        values = constrain(spec, self.transforms, self.draws.positions.to(positions.device))
+        self._potential, self._device = U, positions.device
+        values = self._constrained(self.draws.positions)
         self._samples = {name: values[name] for name in kept}
 
     def get_samples(self, num_samples: int | None = None, group_by_chain: bool = False) -> dict[str, Tensor]:
@@ -172,14 +176,21 @@ class VectorizedMCMC(AbstractMCMC):  # type: ignore[misc]
         print_summary(self._samples, prob=prob)
         print(f"Number of divergences: {divergences}")
 
+    def all_sites(self) -> dict[str, Tensor]:
+        """The draws of all sites on their own scales, also of those that `save_params` leaves out: (C, S, *shape)."""
+        return self._constrained(self._finished()[0].positions)
+
+    def warmup_sites(self) -> dict[str, Tensor] | None:
+        """The same of the warm-up, if it was kept."""
+        positions = self._finished()[0].warmup_positions
+        return None if positions is None else self._constrained(positions)
+
     def to_draws(self) -> Draws:
         """The kept sites on their own scales as `Draws`, what `hnbayes.to_inference_data` takes."""
-        draws, potential = self._finished()
+        draws, _ = self._finished()
         spec = ParamSpec(tuple(self._samples), tuple(tuple(value.shape[2:]) for value in self._samples.values()))
-        warmup = draws.warmup_positions
-        if warmup is not None:
-            values = constrain(spec_of(potential), self.transforms, warmup.to(next(iter(self._samples.values())).device))
-            warmup = spec.flatten({name: values[name] for name in self._samples}).cpu()
+        values = self.warmup_sites()
+        warmup = None if values is None else spec.flatten({name: values[name] for name in self._samples}).cpu()
         positions = spec.flatten(self._samples).cpu()
         return dataclasses.replace(
             draws, positions=positions, spec=spec, warmup_positions=warmup, ragged_positions=None
@@ -190,6 +201,10 @@ class VectorizedMCMC(AbstractMCMC):  # type: ignore[misc]
         from hnbayes.pyro.inference_data import to_inference_data
 
         return to_inference_data(self, **kwargs)
+
+    def _constrained(self, positions: Tensor) -> dict[str, Tensor]:
+        _, potential = self._finished()
+        return constrain(spec_of(potential), self.transforms, positions.to(self._device))
 
     def _finished(self) -> tuple[Draws, Potential]:
         if self.draws is None or self._potential is None:
@@ -243,13 +258,6 @@ class VectorizedMCMC(AbstractMCMC):  # type: ignore[misc]
                 hook(self.kernel, params, stage, done if warm else done - event.warmup)
 
         return tell
-
-
-def spec_of(potential: Potential) -> ParamSpec:
-    """The spec of a potential that must have one."""
-    if potential.spec is None:
-        raise ValueError("the potential must know its sites; received one without a spec.")
-    return potential.spec
 
 
 def _engine_options(settings: Settings) -> dict[str, Any]:

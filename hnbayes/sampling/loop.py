@@ -13,6 +13,8 @@ from hnbayes.kernels.arrays import Host
 from hnbayes.kernels.kernel import Kernel, State
 from hnbayes.sampling.callbacks import Callback, Event, StopSampling
 
+FEW_ROWS = 4
+
 
 class Sink(Protocol):
     """Where completed transitions go."""
@@ -92,10 +94,12 @@ def run(
 def _without_ended(kernel: Kernel, state: State, chains: Host, going_on: Host) -> tuple[State, Host]:
     """Shrink the batch once half of its rows belong to chains that have ended.
 
-    Not before: each new number of rows costs a new capture of the potential's graph.
+    Not before: each new number of rows costs a new capture of the potential's graph. And not for few rows of a graph
+    that costs the same for half of them.
     """
     keep = np.flatnonzero(going_on[chains])
-    if 2 * len(keep) > len(chains):
+    dispatch_bound = len(chains) <= FEW_ROWS and state.potential.evaluates_arrays(state.positions_tensor())
+    if len(keep) and (2 * len(keep) > len(chains) or dispatch_bound):
         return state, chains
     state, chains = state.select(keep), chains[keep]
     if len(chains) and kernel.uses_gradient:

@@ -105,7 +105,7 @@ def sample_potential(
     if not isinstance(callbacks, (list, tuple)) or not all(map(callable, callbacks)):
         raise TypeError(f"callbacks must be a list of functions of an Event; received {describe(callbacks)}.")
     U = as_potential(potential, compile=compile)
-    check_positions(positions, U.spec)
+    check_positions(positions, U.spec, U.dtype)
     transition = make_kernel(kernel, num_steps, max_tree_depth)
     initial_metric, adapted = _initial_metric(metric, positions)
     structure = block_structure(metric, U.spec) if isinstance(metric, (list, tuple)) else None

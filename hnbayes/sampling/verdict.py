@@ -7,12 +7,11 @@ import warnings
 import numpy as np
 import torch
 
+from hnbayes.diagnostics.energy import LOW_BFMI, SATURATED_SHARE, bfmi
 from hnbayes.kernels.arrays import Host
 from hnbayes.sampling.draws import Draws
 
-LOW_BFMI = 0.3  # Betancourt (2016)
 ENOUGH_DRAWS = 100
-SATURATED_SHARE = 0.01
 COARSE_SPACING = 0.1
 
 
@@ -50,17 +49,6 @@ def warn_about(draws: Draws) -> None:
                 f"{share:.0%} of the trajectories were cut at the maximum tree depth: draws are right, but more alike "
                 "than need be. Raise max_tree_depth, or let warm-up run longer."
             )
-
-
-def bfmi(energy: Host) -> Host:
-    r"""E-BFMI of each chain (Betancourt 2016, eq. 4): \(\sum_n (E_n - E_{n-1})^2 / \sum_n (E_n - \bar E)^2\).
-
-    Args:
-        energy: Hamiltonians of the draws, (C, S).
-    """
-    spread = np.square(energy - energy.mean(1, keepdims=True)).sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.square(np.diff(energy, axis=1)).sum(1) / spread
 
 
 def warn_if_coarse(energy: Host, dtype: torch.dtype) -> bool:

@@ -14,10 +14,10 @@ import pytest
 import torch
 from targets import Target, banana, hamiltonian, independent_gaussian, leapfrog_orbit, standard_normal
 
-from hnbayes.kernels import NUTS, nuts
+from hnbayes.kernels import NUTS, uturn
 from hnbayes.kernels.arrays import HostVectors
 from hnbayes.kernels.metrics import as_metric
-from hnbayes.kernels.nuts import is_turning
+from hnbayes.kernels.uturn import is_turning
 from hnbayes.potentials import Potential
 from hnbayes.rng import chain_streams
 
@@ -145,7 +145,9 @@ class ChecksWholeSubtreesOnly(ScriptedNUTS):
         opening = self.count == 2 ** (doublings - 1)
         self.sum = np.where(opening[:, None], p, self.sum + p)
         self.first[opening] = p[opening]
-        turning = is_turning(state, self.first, p, self.sum - 0.5 * (self.first + p), np.arange(state.chains))
+        velocity = state.metric.velocity
+        rho = self.sum - 0.5 * (self.first + p)
+        turning = is_turning(state.vectors, velocity(self.first), velocity(p), rho)
         return turning & (self.count == 2**doublings - 1) & ~opening
 
 
@@ -153,15 +155,10 @@ class SumsLopsidedly(ScriptedNUTS):
     """Takes rho over all momenta but the first, which depends on the direction in which a subtree was built."""
 
     def _check_subtrees(self, state):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(
-                nuts,
-                "is_turning",
-                lambda state, first, last, rho, rows: is_turning(
-                    state, first, last, rho - 0.5 * first + 0.5 * last, rows
-                ),
-            )
-            return super()._check_subtrees(state)
+        tree = state.path
+        tree.subtree_sum += tree.p
+        whole = tree.subtree_sum.copy()
+        return self._open.add(state.vectors, tree.leaf, tree.v, whole, tree.first_v, tree.first_sum)
 
 
 MUTANTS = (AlwaysTakesNewSubtree, KeepsInvalidSubtree, ChecksWholeSubtreesOnly, SumsLopsidedly)
@@ -269,6 +266,21 @@ def invariance_error(kind, case, step, depth=4, window=2):
 @pytest.mark.parametrize("step", [0.4, 0.7, 1.0])
 def test_transition_leaves_weights_invariant(case, step):
     assert invariance_error(ScriptedNUTS, case, step) < 1e-12
+
+
+@every_case
+@pytest.mark.parametrize("step", [0.4, 0.7, 1.0])
+def test_it_does_with_subtrees_checked_one_by_one(case, step, monkeypatch):
+    """The way of few chains, for which the paths of this test are too many."""
+    monkeypatch.setattr(uturn, "FEW_CHAINS", 10**6)
+    assert invariance_error(ScriptedNUTS, case, step) < 1e-12
+
+
+@every_case
+@pytest.mark.parametrize("mutant", [ChecksWholeSubtreesOnly, SumsLopsidedly])
+def test_invariance_rejects_mutants_checked_one_by_one(case, mutant, monkeypatch):
+    monkeypatch.setattr(uturn, "FEW_CHAINS", 10**6)
+    assert invariance_error(mutant, case, 0.7) > 1e-3
 
 
 @every_case

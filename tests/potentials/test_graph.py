@@ -66,15 +66,35 @@ def test_a_constant_that_would_change_the_shape_stays():
     assert graph(torch.randn(4)).shape == (4, 3)
 
 
-def test_graphs_with_in_place_operations_are_left_alone():
+def test_operations_in_place_become_ordinary_ones():
     def function(q):
-        total = torch.zeros_like(q)
+        total = q * 2.0
+        before = total + 1.0
         total.add_(q)
-        return total.tanh() * 1.0
+        total.mul_(before)
+        return total.tanh() * 1.0 + total
 
+    q = torch.randn(4)
+    graph = simplify(make_fx(function)(q))
+    assert not any(getattr(getattr(node.target, "_schema", None), "is_mutable", False) for node in graph.graph.nodes)
+    for x in (q, torch.randn(4)):
+        torch.testing.assert_close(graph(x), torch.tanh(3 * x * (2 * x + 1)) + 3 * x * (2 * x + 1))
+
+
+@pytest.mark.parametrize(
+    "function", [lambda q: writes_through_a_view(q), lambda q: q.clone().view(2, 2).add_(1.0) * 1.0]
+)
+def test_operations_in_place_on_shared_memory_are_left_alone(function):
     graph = make_fx(function)(torch.randn(4))
     before = str(graph.code)
     assert str(simplify(graph).code) == before
+
+
+def writes_through_a_view(q: torch.Tensor) -> torch.Tensor:
+    total = q * 2.0
+    part = total[:2]
+    total.add_(1.0)
+    return part * 1.0
 
 
 def test_random_numbers_are_not_frozen():

@@ -366,7 +366,6 @@ def test_common_modules_are_vectorised(name):
         assert nn_pot_energy(net, inputs, targets, standard_prior).prepare(randn(2, dimension)) == "captured"
 
 
-@pytest.mark.xfail(strict=True, reason="torch's remarks on vmap reach the user, several at a start")
 @pytest.mark.parametrize("name", ["LSTM", "transformer"])
 def test_a_user_sees_one_warning_at_most(name):
     net, inputs, targets, dimension = case(name, torch.float32)
@@ -413,9 +412,7 @@ class MainNet(nn.Module):
         (True, torch.float64),
         (True, torch.float32),
         (False, torch.float32),
-        pytest.param(
-            False, torch.float64, marks=pytest.mark.xfail(strict=True, reason="trial weights have the default dtype")
-        ),
+        (False, torch.float64),
     ],
 )
 def test_weights_from_outside(internal, dtype):
@@ -545,13 +542,11 @@ class FunctionalDropout(nn.Module):
         return nn.functional.dropout(self.layer(x), 0.5, self.training)
 
 
-@pytest.mark.xfail(strict=True, reason="only modules are looked at; running the network twice would tell")
 def test_dropout_by_function_is_refused_too():
     with pytest.raises(ValueError, match="training"):
         nn_pot_energy(seeded(FunctionalDropout), randn(50, 2), randn(50, 1), standard_prior)
 
 
-@pytest.mark.xfail(strict=True, reason="only normalisation layers are looked at; spectral_norm changes buffers too")
 def test_other_buffers_stay_as_they_are():
     net = seeded(lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(2, 1)))
     X, Y = randn(5, 2), randn(5, 1)
@@ -697,7 +692,6 @@ def test_logits_of_another_shape():
         )
 
 
-@pytest.mark.xfail(strict=True, reason="only RuntimeError is reported as one of the inputs")
 @pytest.mark.parametrize(
     ("net", "inputs"),
     [
@@ -722,7 +716,6 @@ def test_positions_of_another_size():
         nn_pot_energy(**arguments()).prepare(torch.zeros(2, 12))
 
 
-@pytest.mark.xfail(strict=True, reason="torch's own RuntimeError comes out, naming neither")
 def test_positions_of_another_dtype():
     with pytest.raises((TypeError, ValueError), match="float64"):
         nn_pot_energy(**arguments()).prepare(torch.zeros(2, 13, dtype=torch.float64))

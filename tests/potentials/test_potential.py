@@ -168,7 +168,6 @@ def test_one_chain_alone_does_not_warn():
     assert_matches(U.value_and_grad(positions_of(1, 1)), with_item, positions_of(1, 1))
 
 
-@pytest.mark.xfail(strict=True, reason="a first call with one chain uses the warning up in silence")
 def test_several_chains_warn_also_after_one_alone():
     U = Potential(with_item)
     U.prepare(positions_of(1))
@@ -176,7 +175,6 @@ def test_several_chains_warn_also_after_one_alone():
         U.prepare(positions_of(3))
 
 
-@pytest.mark.xfail(strict=True, reason="value() falls back in silence")
 def test_values_alone_warn_of_the_fallback_too():
     with pytest.warns(UserWarning, match=ONE_BY_ONE):
         Potential(with_item).value(positions_of(3))
@@ -305,7 +303,6 @@ def test_a_captured_function_is_not_called_again_and_an_uncaptured_one_once_a_ba
         assert len(calls) == 5 * calls_each
 
 
-@pytest.mark.xfail(strict=True, reason="values are captured whatever `compile` says")
 def test_compile_false_calls_the_function_for_values_too():
     settings = {"scale": 1.0}
     potential = Potential(lambda q: settings["scale"] * q.square().sum(), compile=False)
@@ -414,7 +411,6 @@ def test_a_function_that_changes_its_argument_is_refused():
     assert torch.equal(q, before)
 
 
-@pytest.mark.xfail(strict=True, reason="value() hands the caller's memory to U, several times")
 def test_a_function_that_changes_its_argument_does_not_change_the_callers():
     """Whether value() refuses it, as value_and_grad does, or copes."""
     q = positions_of(3)
@@ -482,18 +478,15 @@ def test_positions_of_any_layout(function, compile, first, layout):
     assert not q.is_leaf or q.grad is None
 
 
-SHAPE_ONLY = pytest.mark.xfail(strict=True, reason="graphs are kept by shape, not by strides")
-
-
 @pytest.mark.parametrize(
     ("compile", "layout"),
     [
         (False, "transposed"),
         (False, "strided"),
         (False, "offset"),
-        pytest.param("auto", "transposed", marks=SHAPE_ONLY),
+        ("auto", "transposed"),
         ("auto", "strided"),
-        pytest.param("auto", "offset", marks=SHAPE_ONLY),
+        ("auto", "offset"),
     ],
 )
 def test_views_inside_the_function(layout, compile):
@@ -522,7 +515,6 @@ def test_inside_no_grad(function):
     assert_matches(received, function, positions_of(3, 1))
 
 
-@pytest.mark.xfail(strict=True, reason="inference mode is not left for the gradient, and the error misleads")
 @pytest.mark.parametrize("function", [banana, with_item])
 def test_inside_inference_mode(function):
     with torch.inference_mode():
@@ -685,9 +677,7 @@ def test_on_error_raise_lets_it_out(function, message, compile):
     "order",
     [
         [0, 1, 2],
-        pytest.param(
-            [1, 0, 2], marks=pytest.mark.xfail(strict=True, reason="the first row's error ends the first call")
-        ),
+        [1, 0, 2],
     ],
     ids=["middle row", "first row"],
 )
@@ -706,7 +696,6 @@ def test_an_error_at_the_first_call(function, order, known):
     assert_matches((values[~BAD[order]], gradients[~BAD[order]]), function, MIXED[good])
 
 
-@pytest.mark.xfail(strict=True, reason="a row's error at the first call is taken for one of vmap")
 def test_an_error_at_the_first_call_does_not_cost_vectorisation():
     U = Potential(log_det)
     with warnings.catch_warnings():
@@ -756,11 +745,9 @@ def runs_out_of_memory(kind):
     ("kind", "start"),
     [
         ("accelerator", 6.0),
-        pytest.param(
-            "accelerator", -6.0, marks=pytest.mark.xfail(strict=True, reason="swallowed where rows are evaluated alone")
-        ),
-        pytest.param("CPU", 6.0, marks=pytest.mark.xfail(strict=True, reason="a plain RuntimeError on a CPU")),
-        pytest.param("CPU", -6.0, marks=pytest.mark.xfail(strict=True, reason="a plain RuntimeError on a CPU")),
+        ("accelerator", -6.0),
+        ("CPU", 6.0),
+        ("CPU", -6.0),
     ],
     ids=["first row", "beside a failing row", "first row, CPU", "beside a failing row, CPU"],
 )

@@ -864,12 +864,26 @@ def test_an_error_of_a_potential_that_diverges_on_errors_is_no_end():
             raise ValueError("out of range")
         return standard(q)
 
-    chain = make("hmc", U=Potential(U))
+    chain = make("hmc", U=Potential(U, on_error="diverge"))
     with pytest.warns(UserWarning, match="raised an error at a proposed position"):
         chain.simulate_chain(50)
     assert chain.num_states == 50
     assert (path(chain)[:, 0] <= 0.5).all()
     assert chain.to_draws().stats["diverging"].any()
+
+
+def test_an_error_of_a_potential_that_chose_nothing_is_raised():
+    """As documented, for the potential of a network too, and as for a plain function."""
+
+    def U(q):
+        if q[0] > 0.5:
+            raise ValueError("out of range")
+        return standard(q)
+
+    potential = Potential(U)
+    with pytest.raises(ValueError, match="out of range"):
+        make("hmc", U=potential).simulate_chain(50)
+    assert potential.on_error is None
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -251,7 +251,8 @@ def test_lone_chain_check_rejects_streams_in_wrong_order(monkeypatch):
 
     monkeypatch.setattr(State, "select", careless)
     with pytest.raises(AssertionError):
-        check_lone_chains(wells, wells_start(), NUTS(), (0, 2, 4, 7), **UNEVEN[0])
+        # Counting, for which rows that have ended do leave the batch, though they are few.
+        check_lone_chains(Counting(wells), wells_start(), NUTS(), (0, 2, 4, 7), **UNEVEN[0])
 
 
 # Global state

@@ -1,0 +1,5 @@
+"""The command `hnbayes`: sample, diagnose, predict, report."""
+
+from hnbayes.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,129 @@
+"""`hnbayes sample`: from a table to posterior.nc and scores.json."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hnbayes.cli.collecting import evidence_of
+from hnbayes.cli.errors import InputError
+from hnbayes.cli.main import Result
+from hnbayes.cli.recipe import Recipe, make_recipe
+from hnbayes.cli.runs import Run, save, split
+from hnbayes.cli.tables import read_table
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+
+    from hnbayes.priors import Prior
+
+# What the scores mean, for the printed table and the page.
+MEANINGS = {
+    "rmse": "typical error, in the target's unit (less is better)",
+    "lppd": "mean log predictive density of a row (more is better)",
+    "crps": "error of the whole predictive distribution, in the target's unit (less is better)",
+    "coverage": "share of rows in their 90% interval (0.9 is right)",
+    "interval_width": "mean width of these intervals, in the target's unit",
+    "accuracy": "share of rows whose likeliest class is right",
+    "brier": "squared error of the class probabilities (less is better)",
+    "ece": "expected calibration error of the likeliest class (0 is best)",
+}
+
+
+def run(args: argparse.Namespace) -> Result:
+    """Sample, score, save.
+
+    Raises:
+        InputError: if the table or the options can't be used.
+    """
+    table = read_table(args.table)
+    if args.target not in table.columns:
+        raise InputError(
+            f"there is no column {args.target!r} in {args.table}; its columns are {', '.join(table.columns)}."
+        )
+    train, test = split(len(table), args.test_share, args.seed)
+    recipe = make_recipe(
+        table,
+        train,
+        target=args.target,
+        task=args.task,
+        hidden=args.hidden,
+        activation=args.activation,
+        likelihood=args.likelihood,
+        prior=f"{args.prior[0]}:{args.prior[1]:g}",
+        where=str(args.table),
+    )
+    X, y = recipe.inputs(table, str(args.table)), recipe.targets(table, str(args.table))
+    posterior = _sample(args, recipe, X[train], y[train])
+    if posterior.num_draws == 0:  # Ctrl-C during warm-up: nothing to save
+        raise KeyboardInterrupt
+    found = Run(recipe, posterior, X[test], y[test])
+    args.out.mkdir(parents=True, exist_ok=True)
+    path = args.out / "posterior.nc"
+    save(found, path)
+    evidence = evidence_of(found, pictures=False)
+    report = evidence.report()
+    data = {"posterior": str(path), "scores": evidence.scores, "facts": evidence.facts, "diagnosis": report.to_dict()}
+    (args.out / "scores.json").write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
+    lines = [f"{len(train)} rows for training, {len(test)} held out", "", score_table(evidence.scores), "", str(report)]
+    if posterior.draws.metadata.get("interrupted"):
+        lines.append(f"\ninterrupted: {posterior.num_draws} draws a chain are kept")
+    lines += ["", f"saved {path} and {args.out / 'scores.json'}", f"next: hnbayes report {path}"]
+    return Result("\n".join(lines), data)
+
+
+def score_table(scores: dict[str, float] | Any) -> str:
+    """Scores as aligned text."""
+    width = max(map(len, scores))
+    return "\n".join(f"{name:<{width}}  {value:>9.4g}  {MEANINGS.get(name, '')}" for name, value in scores.items())
+
+
+def prior_of(name: str, scale: float) -> Prior:
+    """The prior that a name and a scale stand for."""
+    from hnbayes import priors
+
+    makers: dict[str, Callable[[], Prior]] = {
+        "normal": lambda: priors.Normal(0.0, scale),
+        "fan_in": lambda: priors.FanInNormal(scale),
+        "laplace": lambda: priors.Laplace(0.0, scale),
+        "student_t": lambda: priors.StudentT(3.0, 0.0, scale),
+        "horseshoe": lambda: priors.Horseshoe(global_scale=scale),
+        "hierarchical": lambda: priors.HierarchicalNormal(scale, fan_in=True),
+    }
+    return makers[name]()
+
+
+def _sample(args: argparse.Namespace, recipe: Recipe, X: Any, y: Any) -> Any:
+    import torch
+
+    from hnbayes.posterior import sample
+    from hnbayes.sampling import SamplingWarning
+
+    options: dict[str, Any] = {} if args.kernel == "metropolis" else {"target_accept": args.target_accept}
+    if args.kernel == "nuts":
+        options["max_tree_depth"] = args.max_tree_depth
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore", SamplingWarning)  # the report says it
+        torch.manual_seed(args.seed)
+        try:
+            return sample(
+                recipe.network(),
+                torch.as_tensor(np.ascontiguousarray(X)),
+                torch.as_tensor(y),
+                likelihood=recipe.likelihood,
+                prior=prior_of(*args.prior),
+                kernel=args.kernel,
+                chains=args.chains,
+                warmup=args.warmup,
+                draws=args.draws,
+                seed=args.seed,
+                progress=not args.quiet and not args.json and sys.stderr.isatty(),
+                **options,
+            )
+        except ValueError as error:
+            raise InputError(f"{args.table} can't be sampled with these options: {error}") from None

@@ -1,0 +1,205 @@
+"""A posterior on disk: ArviZ's groups, and beside them what it takes to predict again."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+import uuid
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hnbayes._checks import describe
+from hnbayes._version import __version__
+from hnbayes.params import ParamSpec
+from hnbayes.posterior.groups import to_inference_data
+from hnbayes.posterior.model import Model
+from hnbayes.posterior.posterior import Posterior
+from hnbayes.posterior.record import decode, encode
+from hnbayes.potentials.networks import NetworkFunction
+from hnbayes.sampling import Draws
+
+# ArviZ knows a group of this name; ours holds the sampler's positions.
+GROUP = "unconstrained_posterior"
+RECORD = "hnbayes_posterior"
+FORMAT = 1
+
+
+def save(posterior: Posterior, path: str | os.PathLike[str]) -> None:
+    """Write a posterior to a netCDF file, or a zarr directory if the name ends with ".zarr".
+
+    ArviZ opens it too (`az.from_netcdf`). A file that was there is replaced once the new one is complete.
+
+    Args:
+        posterior: what `hnbayes.sample` returned.
+        path: of the file.
+
+    Raises:
+        TypeError: if the path is none.
+        ImportError: if zarr is asked for and not installed.
+    """
+    target = _path(path)
+    if target.suffix == ".zarr" and importlib.util.find_spec("zarr") is None:
+        raise ImportError(f"{target} needs zarr: pip install zarr. A name that ends with .nc needs nothing more.")
+    idata = to_inference_data(posterior, groups={GROUP: _positions(posterior)})
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        if target.suffix == ".zarr":
+            # ArviZ 0.x refuses zarr 3, which a DataTree takes.
+            tree = idata.to_datatree() if hasattr(idata, "to_datatree") else idata
+            tree.to_zarr(str(temporary), consolidated=False)
+        else:
+            idata.to_netcdf(str(temporary))
+        if target.is_dir():
+            shutil.rmtree(target)
+        os.replace(temporary, target)
+    finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
+        temporary.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str], net: nn.Module, *, likelihood: Any = None, prior: Any = None) -> Posterior:
+    """Read a posterior that `Posterior.save` wrote.
+
+    Args:
+        path: of the file.
+        net: the network, of the architecture that was sampled; its weights don't matter.
+        likelihood: needed only if it was a function, or an object of a class of one's own, which files can't hold.
+        prior: likewise, or a `DiagGaussian`.
+
+    Returns:
+        The posterior, without draws of warm-up.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        TypeError: if an argument is of another kind.
+        ValueError: if the file holds no posterior, or one of another network, or likelihood or prior are needed.
+    """
+    source = _path(path)
+    if not source.exists():
+        raise FileNotFoundError(f"there is no file {source}.")
+    stored = _read(source, GROUP)
+    record = _record(source, stored)
+    _check_network(source, net, record["network"])
+    X = torch.from_numpy(np.array(_read(source, "constant_data")["X"].values))
+    y = torch.from_numpy(np.array(_read(source, "observed_data")["y"].values))
+    likelihood = _part(source, "likelihood", record, likelihood)
+    model = Model(net, likelihood, _part(source, "prior", record, prior), X)
+    if ParamSpec(*_pairs(record["positions"])) != model.spec:
+        raise ValueError(
+            f"{source} was sampled with another likelihood or prior: its positions are made of "
+            f"{', '.join(name for name, _ in record['positions'])}, those of the model given of "
+            f"{', '.join(model.spec.names)}. Give the same likelihood and prior."
+        )
+    stats = _read(source, "sample_stats")
+    draws = Draws(
+        positions=torch.from_numpy(np.array(stored["position"].values)).to(model.like.dtype),
+        stats={str(name): torch.from_numpy(np.array(stats[name].values)) for name in stats.data_vars},
+        step_size=torch.from_numpy(np.array(stored["step_size"].values)),
+        inverse_metric=torch.from_numpy(np.array(stored["inverse_metric"].values)),
+        spec=model.spec,
+        metadata=record["metadata"],
+    )
+    return Posterior(model, draws, *model.data(X, y))
+
+
+def _positions(posterior: Posterior) -> Any:
+    """The group of positions, with the record of network, likelihood and prior as its attribute."""
+    import xarray as xr
+
+    draws, model = posterior.draws, posterior.model
+    metric = draws.inverse_metric.numpy()
+    variables = {
+        "position": (("chain", "draw", "coordinate"), draws.positions.numpy()),
+        "step_size": (("chain",), draws.step_size.numpy()),
+        "inverse_metric": (("chain", "coordinate", "coordinate_2")[: metric.ndim], metric),
+    }
+    record = {
+        "format": FORMAT,
+        "version": __version__,
+        "network": _shapes(model.function.spec),
+        "positions": _shapes(model.spec),
+        "likelihood": _encoded(model.likelihood),
+        "prior": _encoded(model.prior),
+        "metadata": {name: value for name, value in draws.metadata.items() if isinstance(value, (str, int, float))},
+    }
+    return xr.Dataset(variables, attrs={RECORD: json.dumps(record)})
+
+
+def _encoded(part: Any) -> Any:
+    try:
+        return encode(part)
+    except TypeError:
+        return None  # `load` asks for it
+
+
+def _shapes(spec: ParamSpec) -> list[tuple[str, tuple[int, ...]]]:
+    return list(zip(spec.names, spec.shapes, strict=True))
+
+
+def _pairs(shapes: list[Any]) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
+    return tuple(name for name, _ in shapes), tuple(tuple(shape) for _, shape in shapes)
+
+
+def _path(path: Any) -> pathlib.Path:
+    if not isinstance(path, (str, os.PathLike)):
+        raise TypeError(f"path must be text or a path; received {describe(path)}.")
+    return pathlib.Path(path)
+
+
+def _read(path: pathlib.Path, group: str) -> Any:
+    """A group of a file, in memory.
+
+    Raises:
+        ValueError: if the file can't be read or has no such group.
+    """
+    import xarray as xr
+
+    try:
+        if path.suffix == ".zarr":
+            return xr.open_zarr(str(path), group=group, consolidated=False).load()
+        with xr.open_dataset(str(path), group=group, engine="h5netcdf") as dataset:
+            return dataset.load()
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path} must be a posterior written by Posterior.save; its group {group!r} can't be read: {error}"
+        ) from error
+
+
+def _record(path: pathlib.Path, stored: Any) -> dict[str, Any]:
+    try:
+        record: dict[str, Any] = json.loads(stored.attrs[RECORD])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path} must be a posterior written by Posterior.save; it lacks {RECORD!r}.") from error
+    if record["format"] > FORMAT:
+        raise ValueError(f"{path} was written by hnbayes {record['version']}, which is newer. Update hnbayes.")
+    return record
+
+
+def _check_network(path: pathlib.Path, net: nn.Module, network: list[Any]) -> None:
+    spec, stored = NetworkFunction(net).spec, ParamSpec(*_pairs(network))
+    if spec == stored:
+        return
+    ours, theirs = dict(_shapes(spec)), dict(_shapes(stored))
+    differing = [name for name in {**theirs, **ours} if ours.get(name) != theirs.get(name)]
+    told = "; ".join(
+        f"{name!r} is {theirs.get(name, 'not there')} in the file, {ours.get(name, 'not there')} in the network"
+        for name in differing[:4]
+    )
+    raise ValueError(f"{path} holds the posterior of another network: {told or 'its parameters have another order'}.")
+
+
+def _part(path: pathlib.Path, name: str, record: dict[str, Any], given: Any) -> Any:
+    if given is not None:
+        return given
+    if record[name] is None:
+        raise ValueError(
+            f"{path} was sampled with a {name} that files can't hold. Pass {name}=... as to hnbayes.sample."
+        )
+    return decode(record[name])

@@ -1,0 +1,98 @@
+"""sample: from a network and data to the posterior of its weights."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from torch import Tensor, nn
+
+from hnbayes._checks import check_count
+from hnbayes.kernels.kernel import Kernel
+from hnbayes.posterior.model import Model
+from hnbayes.posterior.posterior import Posterior
+from hnbayes.posterior.starts import starts
+from hnbayes.potentials.base import CompileMode
+from hnbayes.rng import resolve_seed
+from hnbayes.sampling import sample_potential
+
+OPTIONS = frozenset(inspect.signature(sample_potential).parameters) - {
+    "potential",
+    "initial_positions",
+    "kernel",
+    "warmup",
+    "draws",
+    "seed",
+    "compile",
+}
+
+
+def sample(
+    net: nn.Module,
+    X: Any,
+    y: Any,
+    *,
+    likelihood: Any = "gaussian",
+    prior: Any = 1.0,
+    kernel: str | Kernel = "nuts",
+    chains: int = 4,
+    warmup: int = 1000,
+    draws: int = 1000,
+    init: str | Tensor = "map",
+    map_steps: int = 1000,
+    seed: int | None = None,
+    compile: CompileMode = "auto",
+    **options: Any,
+) -> Posterior:
+    """Sample the posterior of a network's weights, and of what the likelihood learns beside them.
+
+    What is sampled are unconstrained numbers, as `Model.spec` names them; scales go through a logarithm, with its
+    Jacobian. Chain c is a function of (seed, c) alone. Ctrl-C returns what has been drawn so far.
+
+    Args:
+        net: any `torch.nn.Module` from inputs (N, ...) to one tensor (N, ...), with parameters of float32 or float64,
+            in evaluation mode if it holds dropout or batch normalisation. It is never changed.
+        X: inputs, of first dimension N: tensor, NumPy array or table. Floating-point numbers are taken in the
+            parameters' dtype. Standardise them.
+        y: data: of the outputs' shape (one number a point may be (N,) or (N, 1)), or labels (N,).
+        likelihood: "gaussian" (with learned noise), "categorical", ..., an object of `hnbayes.likelihoods`, or a
+            function from outputs to a distribution; see `as_likelihood`.
+        prior: a standard deviation, an object of `hnbayes.priors`, a distribution, a dict by patterns of names, a
+            `DiagGaussian`, or a function of the flat weights; see `as_prior`.
+        kernel: see `sample_potential`.
+        chains: C.
+        warmup: transitions of warm-up a chain.
+        draws: transitions a chain after that.
+        init: where chains start: "map", a draw of the prior, of each chain its own, moved towards a mode by an
+            optimiser; "prior", a draw of the prior; "module", the network's weights, all chains alike; or positions
+            (C, D).
+        map_steps: steps of the optimiser.
+        seed: a non-negative integer; None draws one from torch's global generator.
+        compile: see `Potential`.
+        **options: those of `sample_potential`: step_size, num_steps, target_accept, max_tree_depth, metric, thin,
+            progress, save_warmup, callbacks, adapt_step_size, adaptation, chain_ids.
+
+    Returns:
+        The posterior.
+
+    Raises:
+        TypeError, ValueError: if an argument is none of the above, shapes don't fit (nothing is broadcast silently), or
+            data hold NaN or are out of range.
+        Exception: what stops a run; the draws so far are its attribute `posterior`.
+    """
+    if unknown := sorted(set(options) - OPTIONS):
+        raise TypeError(f"options must be of {', '.join(sorted(OPTIONS))}; received {', '.join(unknown)}.")
+    chains, map_steps = check_count("chains", chains), check_count("map_steps", map_steps, 0)
+    seed = resolve_seed(seed)
+    model = Model(net, likelihood, prior, X)
+    inputs, data = model.data(X, y)
+    U = model.potential(inputs, data, compile)
+    chain_ids = options.get("chain_ids") or range(chains)
+    positions = starts(model, U, init, chain_ids, seed, map_steps)
+    try:
+        result = sample_potential(U, positions, kernel=kernel, warmup=warmup, draws=draws, seed=seed, **options)
+    except Exception as error:
+        if hasattr(error, "draws"):
+            error.posterior = Posterior(model, error.draws, inputs, data)  # type: ignore[attr-defined]
+        raise
+    return Posterior(model, result, inputs, data)

@@ -1,0 +1,114 @@
+"""HierarchicalNormal: weights whose scale is itself learned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution, Normal
+
+from hnbayes._checks import check_choice, describe
+from hnbayes._distributions import bare, filled, own_shape, positive_distribution, to_event
+from hnbayes.priors.groups import PER, Per, before, check_name, group_name
+from hnbayes.priors.independent import fan_in, number
+from hnbayes.priors.prior import BoundPrior, Latent, Prior, Shape, Values, check_like
+
+
+@dataclass(frozen=True)
+class HierarchicalNormal(Prior):
+    r"""Weights \(w \sim N(0, \tau^2)\) whose scale \(\tau\) is learned, shared by a group of weights.
+
+    Attributes:
+        scale_prior: the prior of \(\tau\), a scalar distribution over positive numbers; a number s means HalfNormal(s).
+        per: which weights share a scale: those of a "layer" (a submodule's weight and bias), "all", or those of one
+            "parameter".
+        centred: whether the latent of a parameter holds the weights. If not, it is called `<parameter>_z` and holds
+            \(z \sim N(0, 1)\), with \(w = \tau z\): the better choice where the data say little of single weights,
+            as the posterior then has no funnel.
+        fan_in: whether the scale of a weight among n inputs of its unit is \(\tau / \sqrt n\), as in `FanInNormal`.
+        name: what the scale is called: `<name>` for "all", `<layer>.<name>`, `<parameter>_<name>`.
+
+    Raises:
+        TypeError: if an attribute is of another kind.
+        ValueError: if the prior isn't scalar or allows negative scales, or `per` is none of the words above.
+    """
+
+    scale_prior: Distribution | float = 1.0
+    per: Per = "layer"
+    centred: bool = False
+    fan_in: bool = False
+    name: str = "prior_scale"
+
+    def __post_init__(self) -> None:
+        check_choice("per", self.per, PER)
+        check_choice("centred", self.centred, (True, False))
+        check_choice("fan_in", self.fan_in, (True, False))
+        object.__setattr__(self, "scale_prior", positive_distribution("scale_prior", self.scale_prior))
+        if own_shape(self.scale_prior):  # type: ignore[arg-type]
+            raise ValueError(f"scale_prior must be scalar; received {describe(self.scale_prior)}. Use one number.")
+        check_name(self.name)
+
+    def scale_name(self, parameter: str) -> str:
+        """The name of the scale that a parameter has."""
+        return group_name(parameter, self.per, self.name)
+
+    def bind(self, like: Values) -> BoundPrior:
+        """See `Prior.bind`."""
+        check_like(like)
+        shapes = {name: tuple(tensor.shape) for name, tensor in like.items()}
+        scales: dict[str, Distribution] = {}
+        for name, tensor in like.items():
+            scales.setdefault(self.scale_name(name), bare(self.scale_prior, tensor))  # type: ignore[arg-type]
+        latents = [Latent.fixed(name, distribution) for name, distribution in scales.items()]
+        latents += [self._latent(name, tensor) for name, tensor in like.items()]
+
+        def weights(values: Values) -> dict[str, Tensor]:
+            if self.centred:
+                return {name: values[name] for name in shapes}
+            return {
+                name: values[f"{name}_z"] * before(values[self.scale_name(name)] * self._factor(shape), shape)
+                for name, shape in shapes.items()
+            }
+
+        def latents_of(given: Values) -> dict[str, Tensor]:
+            values = {scale: self._typical_scale(scale, given, shapes) for scale in scales}
+            for name, shape in shapes.items():
+                tau = before(values[self.scale_name(name)] * self._factor(shape), shape)
+                values[name if self.centred else f"{name}_z"] = given[name] if self.centred else given[name] / tau
+            return values
+
+        return BoundPrior(shapes, tuple(latents), weights, latents_of)
+
+    def _typical_scale(self, scale: str, weights: Values, shapes: Mapping[str, Shape]) -> Tensor:
+        """The root mean square of the weights that share a scale, which is kept away from 0."""
+        of_group = [
+            (weights[name] / self._factor(shape)).reshape(-1)
+            for name, shape in shapes.items()
+            if self.scale_name(name) == scale
+        ]
+        return torch.cat(of_group).square().mean().sqrt().clamp_min(1e-3)
+
+    def _factor(self, shape: Shape) -> float:
+        return 1.0 / math.sqrt(fan_in(shape)) if self.fan_in and len(shape) > 1 else 1.0
+
+    def _latent(self, name: str, like: Tensor) -> Latent:
+        shape = tuple(like.shape)
+        if not self.centred:
+            return standard_normal(f"{name}_z", like)
+        scale = self.scale_name(name)
+
+        def distribution(values: Values) -> Distribution:
+            tau = values[scale]
+            wide = before(tau * self._factor(shape), shape).expand(tuple(tau.shape) + shape)
+            return to_event(Normal(torch.zeros_like(wide), wide, validate_args=False), len(shape))
+
+        return Latent(name, shape, distribution, (scale,))
+
+
+def standard_normal(name: str, like: Tensor) -> Latent:
+    """A latent of independent standard normal numbers, of a tensor's shape, dtype and device."""
+    normal = Normal(number(0.0, like), number(1.0, like), validate_args=False)
+    return Latent.fixed(name, filled(normal, like.shape), auxiliary=True)
