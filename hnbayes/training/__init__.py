@@ -1,0 +1,1 @@
+"""What serves the training of networks: optimisers' steps looked at in advance."""
