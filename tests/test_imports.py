@@ -23,7 +23,7 @@ ALLOWED = {
     "inference_data": {"_checks", "_version", "params"},
     "diagnostics": {"inference_data"},
     "sampling": {"_checks", "_version", "params", "rng", "potentials", "kernels", "inference_data", "diagnostics"},
-    "laplace": {"_checks", "_version", "params", "rng", "potentials", "data", "mnets", "hnets", "training"},
+    "laplace": {"_checks", "params", "rng"},
     "likelihoods": {"_checks", "_distributions"},
     "priors": {"_checks", "_distributions", "params", "rng", "laplace", "potentials"},
     "posterior": {"_checks", "_distributions", "_version", "params", "rng", "potentials", "kernels", "sampling"}

@@ -13,7 +13,7 @@ README = pathlib.Path(__file__).parent.parent / "README.md"
 
 def test_python_blocks_run():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) >= 3
+    assert len(blocks) >= 5
     torch.manual_seed(0)
     names: dict[str, object] = {}
     with warnings.catch_warnings():
@@ -21,10 +21,17 @@ def test_python_blocks_run():
         warnings.filterwarnings("ignore", category=UserWarning, message=".*(diverged|tree depth|E-BFMI).*")
         for block in blocks:
             exec(compile(block, str(README), "exec"), names)
-    assert names["functions"].shape == (4, 100, 60, 1)
-    error = (names["functions"].mean((0, 1)) - torch.sin(2 * names["X"])).abs().max()
+    error = abs(names["bands"]["mean"].values.squeeze() - torch.sin(2 * names["X"]).squeeze().numpy()).max()
     assert error < 0.3
+    assert 0.5 < names["scores"]["coverage"] <= 1
+    assert names["weights"].shape == (4, 100, 16, 1)
     assert names["idata"].posterior["position"].shape == (4, 200, 4)
+    assert names["mcmc"].get_samples(group_by_chain=True)["eta"].shape == (4, 100, 8)
+
+
+def test_columns_named_in_the_commands_exist():
+    path, column = re.search(r"hnbayes sample (\S+) --target (\S+)", README.read_text()).groups()
+    assert column in (README.parent / path).read_text().splitlines()[0].split(",")
 
 
 def test_images_exist():

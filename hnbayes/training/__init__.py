@@ -1,1 +1,1 @@
-"""Helpers of training scripts."""
+"""What serves the training of networks: optimisers, checkpoints, loggers, losses, lists of numbers from text."""
