@@ -40,7 +40,8 @@ def save_checkpoint(
     """Save a checkpoint as `<file_path>_<train_iter>`, then delete those that are no longer to be kept.
 
     Kept are this one, the `max_ckpts_to_keep - 1` others with the highest scores, and the best of every
-    `keep_cktp_every` hours since the first checkpoint, for ever. The file is written under another name, flushed to the
+    `keep_cktp_every` hours since the first checkpoint, for ever; the best so far of the hours that are not over is kept
+    too, even as one more than `max_ckpts_to_keep`. The file is written under another name, flushed to the
     disk and renamed, and nothing is deleted before that: a process that is killed at any moment leaves what was saved
     before. Several processes may save to one `file_path`.
 
@@ -87,7 +88,9 @@ def save_checkpoint(
     if train_iter is not None:
         kept = {record.path} | _permanent([*others, record]) | {os.path.join(folder, name)}
         rest = sorted((other for other in others if other.path not in kept), key=_rank, reverse=True)
-        for outdated in rest[limit - 1 :]:
+        # The best so far of a window that is not over may become permanent, so it can't go yet.
+        candidates = _best_of_windows([*others, record], over=False)
+        for outdated in (other for other in rest[limit - 1 :] if other.path not in candidates):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(outdated.path)
     remove_abandoned(folder, name)
@@ -194,16 +197,20 @@ def _permanent(records: Sequence[Record]) -> set[str]:
     This is a function of what is on the disk, so nothing has to be marked: the best of a window isn't deleted, and
     stays the best of what is left of it.
     """
+    return _best_of_windows(records, over=True) | {record.path for record in records if record.permanent}
+
+
+def _best_of_windows(records: Sequence[Record], over: bool) -> set[str]:
+    """Paths of the best of each window that is over, or of those that are not."""
     newest = max(record.timestamp for record in records)
     start = min(record.start for record in records)
     windows = defaultdict(list)
     for record in records:
         if record.window is not None:
             at = math.floor((record.timestamp - start) / record.window)
-            if newest >= start + (at + 1) * record.window:
+            if (newest >= start + (at + 1) * record.window) == over:
                 windows[record.window, at].append(record)
-    best = {max(group, key=_rank).path for group in windows.values()}
-    return best | {record.path for record in records if record.permanent}
+    return {max(group, key=_rank).path for group in windows.values()}
 
 
 def _rank(record: Record) -> tuple[float, float, str]:

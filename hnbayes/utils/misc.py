@@ -34,7 +34,5 @@ def init_params(weights: Tensor, bias: Tensor | None = None) -> None:
         weights: as there.
         bias: as there.
     """
-    warnings.warn(
-        "misc.init_params is deprecated; use hnbayes.layers.init_params.", DeprecationWarning, stacklevel=2
-    )
+    warnings.warn("misc.init_params is deprecated; use hnbayes.layers.init_params.", DeprecationWarning, stacklevel=2)
     init.init_params(weights, bias)
