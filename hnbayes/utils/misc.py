@@ -1,4 +1,4 @@
-"""The documented module `misc`; its deprecated `init_params` warns and forwards."""
+"""The documented module `misc`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import warnings
 
 from torch import Tensor
 
-from hnbayes.layers import init
+from hnbayes.layers.init import init_params as _init_params
 from hnbayes.training.plotting import (
     configure_matplotlib_params,
     get_colorbrewer2_colors,
@@ -28,11 +28,11 @@ __all__ = [
 
 
 def init_params(weights: Tensor, bias: Tensor | None = None) -> None:
-    """Deprecated: `hnbayes.layers.init_params`, which it forwards to.
+    """The former place of `torch_utils.init_params`, to which it forwards with a `DeprecationWarning`.
 
     Args:
-        weights: as there.
-        bias: as there.
+        weights: see there.
+        bias: see there.
     """
-    warnings.warn("misc.init_params is deprecated; use hnbayes.layers.init_params.", DeprecationWarning, stacklevel=2)
-    init.init_params(weights, bias)
+    warnings.warn("misc.init_params has moved: use torch_utils.init_params.", DeprecationWarning, stacklevel=2)
+    _init_params(weights, bias)
