@@ -1,6 +1,6 @@
 """Five tasks in sequence: what EWC, online EWC, SI and sequential Bayes with NUTS keep of the earlier ones.
 
-    python examples/continual_learning.py                   # scikit-learn's digits, at most 6 minutes on 2 cores
+    python examples/continual_learning.py                   # scikit-learn's digits, some minutes on 2 cores
     python examples/continual_learning.py --quick           # one seed, few strengths, at most a minute
     python examples/continual_learning.py --mnist DIR       # MNIST from its idx files, 2,000 samples a task
 

@@ -22,9 +22,9 @@ def test_python_blocks_run():
         for block in blocks:
             exec(compile(block, str(PAGE), "exec"), names)
 
-    first, second = names["tasks"]
-    for X, y in (first, second):
-        assert (names["net"](X).argmax(-1) == y).float().mean() > 0.9
+    for X, y in names["tasks"]:
+        for net in (names["net"], names["si_net"]):
+            assert (net(X).argmax(-1) == y).float().mean() > 0.8  # labels are noisy: no network gets all
     # The table: the Gaussians are the penalties. Two points take the constant away.
     penalties = {
         "ewc_prior": (names["net"], lambda params: ewc_regularizer(2, params, names["net"])),
