@@ -64,3 +64,18 @@ def test_results_are_new_memory():
     np.testing.assert_array_equal(second, [[1.0, 2.0, 3.0]] * 2)
     weights.fill_(7.0)  # data changed in place are seen
     np.testing.assert_array_equal(U.value_and_grad_arrays(np.zeros((2, 3), np.float32))[1], np.full((2, 3), 7.0))
+
+
+def test_large_arrays_stay_with_torch():
+    """Where dispatch no longer matters, torch is faster."""
+    data = torch.linspace(-1, 1, 50_000)
+
+    def U(q):
+        return (data * q.sum()).tanh().square().sum()
+
+    potential = Potential(U)
+    few, many = torch.ones(1, 3), torch.ones(3, 3)
+    assert potential.prepare(few) == potential.prepare(many) == "captured"
+    assert potential.evaluates_arrays(few)
+    assert not potential.evaluates_arrays(many)
+    torch.testing.assert_close(potential.value_and_grad(many)[0], U(many[0]).expand(3))
