@@ -1,5 +1,9 @@
-"""hnbayes: sampling the posteriors of Bayesian neural networks in PyTorch."""
+"""hnbayes: sampling the posteriors of Bayesian neural networks in PyTorch, natively and for Pyro."""
 
+import importlib
+from typing import Any
+
+from hnbayes import laplace, likelihoods, priors
 from hnbayes._version import __version__
 from hnbayes.inference_data import to_inference_data
 from hnbayes.params import ParamSpec
@@ -18,10 +22,22 @@ __all__ = [
     "Potential",
     "SamplingWarning",
     "__version__",
+    "laplace",
+    "likelihoods",
     "load",
     "log_prob_standard_normal_prior",
     "nn_pot_energy",
+    "priors",
     "sample",
     "sample_potential",
     "to_inference_data",
 ]
+
+# Rooms that import libraries which not everybody needs, opened when they are first asked for.
+_LAZY = ("data", "diagnostics", "hnets", "layers", "mnets", "plots", "pyro", "training", "utils")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return importlib.import_module(f"hnbayes.{name}")
+    raise AttributeError(f"module 'hnbayes' has no attribute {name!r}")

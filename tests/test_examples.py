@@ -71,3 +71,18 @@ def test_bad_input_is_explained(tmp_path, monkeypatch, capsys, text, options, me
     assert stop.value.code == 2
     assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_pyro_example_predicts_and_writes_its_files(tmp_path):
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    command = [sys.executable, str(ROOT / "examples" / "pyro_bnn.py"), "--quick", "--warmup", "40", "--draws", "20"]
+    result = subprocess.run(
+        [*command, "--out", str(tmp_path)], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    error, spread = map(float, re.findall(r"test RMSE (\S+) dB .sd of the target (\S+) dB", result.stdout)[0])
+    assert error < 0.6 * spread
+    assert "R-hat of predictions" in result.stdout
+    for name in ("trace.png", "energy.png", "predictive.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "posterior.nc").stat().st_size > 0

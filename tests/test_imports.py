@@ -23,7 +23,7 @@ ALLOWED = {
     "inference_data": {"_checks", "_version", "params"},
     "diagnostics": {"inference_data"},
     "sampling": {"_checks", "_version", "params", "rng", "potentials", "kernels", "inference_data", "diagnostics"},
-    "laplace": {"_checks", "_version", "params", "rng", "potentials", "data", "mnets", "hnets", "training"},
+    "laplace": {"_checks", "params", "rng"},
     "likelihoods": {"_checks", "_distributions"},
     "priors": {"_checks", "_distributions", "params", "rng", "laplace", "potentials"},
     "posterior": {"_checks", "_distributions", "_version", "params", "rng", "potentials", "kernels", "sampling"}
@@ -33,7 +33,7 @@ ALLOWED = {
     "pyro": {"_checks", "_version", "params", "rng", "potentials", "kernels", "sampling", "inference_data"}
     | {"_distributions", "laplace", "likelihoods", "priors"},
     "layers": {"_checks"},
-    "data": {"_checks", "rng"},
+    "data": {"_checks"},
     "mnets": {"_checks", "params", "layers"},
     "hnets": {"_checks", "params", "layers", "mnets"},
     "training": {"_checks", "params", "rng", "layers", "data", "mnets", "hnets"},

@@ -99,7 +99,7 @@ def chains_agree(what: str, found: Convergence) -> Check:
         )
     else:
         why = "the chains have not forgotten where they started."
-        advice = "Run longer (warm-up first), raise max_tree_depth where it is reached, or use a smaller network."
+        advice = "Run longer (warm-up, then draws), raise max_tree_depth where it is reached, or use a smaller network."
     return Check(name, verdict, value, why, advice, numbers)
 
 

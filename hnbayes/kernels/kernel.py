@@ -238,7 +238,9 @@ def _finite_energy(values: Host) -> Host:
     """U as float64; what is not finite, -inf too, counts as infinite energy, so it is never accepted."""
     host = values.astype(np.float64)
     finite = np.isfinite(host)
-    return host if finite.all() else np.where(finite, host, np.inf)
+    if not finite.all():
+        host[~finite] = np.inf
+    return host
 
 
 def column(state: State, values: Host) -> Array:

@@ -24,8 +24,8 @@ class LocalConv2dLayer(nn.Module):
     (C_out, C_in K_h K_w, H W), biases (C_out, H W); output pixel (y, x) is their column y W + x, as of
     `torch.nn.functional.unfold`. The layer works under `torch.func.vmap` over its weights.
 
-    The product is one batched matrix product over pixels: besides filters and fields, each copied once so that pixels
-    come first, nothing larger than the output is made.
+    The product is one batched matrix product over pixels: besides filters and fields, copied so that pixels come
+    first, nothing larger than the output is made.
 
     Args:
         in_channels: C_in.
@@ -137,9 +137,8 @@ class LocalConv2dLayer(nn.Module):
         (K_h, K_w), (s_h, s_w), (p_h, p_w) = self.kernel_size, self.stride, self.padding
         N, H, W = len(x), self.out_height, self.out_width
 
-        # Fields come with pixels first, straight from a view of x: F.unfold's layout would need a second copy.
-        fields = nn.functional.pad(x, (p_w, p_w, p_h, p_h)).unfold(2, K_h, s_h).unfold(3, K_w, s_w)
-        fields = fields.permute(2, 3, 0, 1, 4, 5).reshape(H * W, N, -1)
+        # F.unfold, unlike Tensor.unfold, has a batching rule for its gradient, which sampling all chains at once needs.
+        fields = nn.functional.unfold(x, (K_h, K_w), padding=(p_h, p_w), stride=(s_h, s_w)).permute(2, 0, 1)
         by_pixel = filters.permute(2, 1, 0)
         offset = None if bias is None else bias.mT.unsqueeze(1)
         output = torch.bmm(fields, by_pixel) if offset is None else torch.baddbmm(offset, fields, by_pixel)

@@ -58,7 +58,7 @@ class Gaussian(PerOutput):
         squares, count = (output - y).square().sum(), y.numel()
         if self.scale.learned:
             sigma = self.scale.value(parameters, output)
-            return -0.5 * squares / sigma.square() - count * (sigma.log() + HALF_LOG_2PI)
+            return squares * (-0.5 * sigma.pow(-2)) - count * sigma.log() - count * HALF_LOG_2PI
         fixed = float(self.scale.fixed)  # type: ignore[arg-type]
         return squares * (-0.5 / fixed**2) - count * (math.log(fixed) + HALF_LOG_2PI)
 

@@ -50,7 +50,7 @@ def plot_band(
         targets = as_vector("observed[1]", observed[1], inputs.size)
         ax.scatter(inputs, targets, s=12, color="black", alpha=0.7, linewidths=0, zorder=3, label="observed")
     ax.set(xlabel=labels[0], ylabel=labels[1])
-    legend(ax)
+    legend(ax, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0), borderaxespad=0.2)
     return ax
 
 

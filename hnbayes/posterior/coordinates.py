@@ -6,12 +6,14 @@ A latent \(\theta\) with support S is sampled as \(q = T^{-1}(\theta)\), where T
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, biject_to
+from torch.distributions import Distribution, HalfNormal, Independent, Normal, biject_to, constraints
+from torch.distributions.transforms import ExpTransform
 
 from hnbayes.laplace.precision_normal import PrecisionNormal, log_normaliser
 from hnbayes.params import ParamSpec
@@ -45,6 +47,15 @@ class Coordinates:
             shapes.append(shape)
         self.spec = ParamSpec(tuple(latent.name for latent in self.latents), tuple(shapes))
         self._gaussian = _FlatGaussian(self.latents, self.spec, like)
+        self._constant = self._gaussian.constant
+        # Scales are half-normal by default, for which torch takes a dozen operations, and as many backwards.
+        self._half_normal: dict[str, float] = {}
+        for latent in self._gaussian.others:
+            base = None if latent.depends else _base(latent.distribution({}))
+            if type(base) is HalfNormal and not base.batch_shape:
+                precision = float(base.scale) ** -2
+                self._half_normal[latent.name] = -0.5 * precision
+                self._constant += 0.5 * math.log(2 * precision / math.pi)
 
     def constrain(self, position: Tensor) -> tuple[dict[str, Tensor], Tensor | float]:
         """The latents on their own scales.
@@ -95,10 +106,21 @@ class Coordinates:
             The log density, normalised, Jacobian included; and the latents on their own scales.
         """
         values, log_jacobian = self.constrain(position)
-        result = self._gaussian(position) + log_jacobian
+        # Not 0 + ...: a captured graph would add it in every evaluation.
+        result = (
+            self._gaussian(position) + log_jacobian if isinstance(log_jacobian, Tensor) else self._gaussian(position)
+        )
         for latent in self._gaussian.others:
-            result = result + latent.distribution(values).log_prob(values[latent.name])
-        return result, values
+            result = result + self._log_density(latent, values)
+        return result + self._constant, values
+
+    def _log_density(self, latent: Latent, values: Mapping[str, Tensor]) -> Tensor:
+        """The log density of a latent that isn't normal, up to `_constant`."""
+        value = values[latent.name]
+        if latent.name in self._half_normal:
+            return self._half_normal[latent.name] * value.square().sum()
+        density: Tensor = latent.distribution(values).log_prob(value)
+        return density
 
     def _transform(self, latent: Latent, values: Mapping[str, Tensor]) -> Any:
         if latent.name in self._transforms:
@@ -107,7 +129,7 @@ class Coordinates:
 
 
 class _FlatGaussian:
-    """The log density of all latents that are normal whatever the others are, in one pass over the position.
+    """The log density, up to `constant`, of all latents that are normal whatever the others are, in one pass.
 
     A network has many tensors; a term for each would cost more than the arithmetic.
     """
@@ -115,7 +137,7 @@ class _FlatGaussian:
     def __init__(self, latents: Sequence[Latent], spec: ParamSpec, like: Tensor) -> None:
         mean, precision = like.new_zeros(spec.size), like.new_zeros(spec.size)
         self.others: list[Latent] = []
-        self._constant = 0.0
+        self.constant = 0.0
         for latent in latents:
             moments = None if latent.depends else _moments(latent.distribution({}))
             if moments is None:
@@ -123,7 +145,7 @@ class _FlatGaussian:
                 continue
             at = slice(spec.indices(latent.name).start, spec.indices(latent.name).stop)
             mean[at], precision[at] = (m.expand(latent.shape).reshape(-1) for m in moments)
-            self._constant += float(log_normaliser(precision[at].double()).sum())
+            self.constant += float(log_normaliser(precision[at].double()).sum())
         # None stands for what is the same for all, so that nothing is computed for it.
         self._mean = mean if bool((mean != 0).any()) else None
         self._precision: Tensor | float = precision
@@ -133,20 +155,24 @@ class _FlatGaussian:
     def __call__(self, position: Tensor) -> Tensor:
         squares = (position if self._mean is None else position - self._mean).square()
         if isinstance(self._precision, float):
-            return -0.5 * self._precision * squares.sum() + self._constant
-        return -0.5 * (self._precision * squares).sum() + self._constant
+            return -0.5 * self._precision * squares.sum()
+        return -0.5 * (self._precision * squares).sum()
 
 
 def _moments(distribution: Distribution) -> tuple[Tensor, Tensor] | None:
     """Mean and precision of independent normal numbers; None for any other distribution."""
-    base: Any = distribution
-    while isinstance(base, Independent):
-        base = base.base_dist
+    base = _base(distribution)
     if isinstance(base, PrecisionNormal):
         return base.loc, base.precision
     if type(base) is Normal:
         return base.loc, base.scale.double().square().reciprocal().to(base.scale.dtype)
     return None
+
+
+def _base(distribution: Any) -> Any:
+    while isinstance(distribution, Independent):
+        distribution = distribution.base_dist
+    return distribution
 
 
 def _transform(distribution: Distribution) -> Any:
@@ -155,6 +181,12 @@ def _transform(distribution: Distribution) -> Any:
     base = support
     while hasattr(base, "base_constraint"):
         base = base.base_constraint
-    if base is torch.distributions.constraints.real:
+    if base is constraints.real:
         return None
+    if isinstance(getattr(base, "lower_bound", None), (int, float)) and base.lower_bound == 0 and _is_half_line(base):
+        return ExpTransform()  # torch's adds the bound, 0, to it
     return biject_to(support)
+
+
+def _is_half_line(constraint: Any) -> bool:
+    return isinstance(constraint, (type(constraints.nonnegative), type(constraints.positive)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pathlib
@@ -43,11 +44,15 @@ def save(posterior: Posterior, path: str | os.PathLike[str]) -> None:
         ImportError: if zarr is asked for and not installed.
     """
     target = _path(path)
+    if target.suffix == ".zarr" and importlib.util.find_spec("zarr") is None:
+        raise ImportError(f"{target} needs zarr: pip install zarr. A name that ends with .nc needs nothing more.")
     idata = to_inference_data(posterior, groups={GROUP: _positions(posterior)})
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
     try:
         if target.suffix == ".zarr":
-            idata.to_zarr(str(temporary))
+            # ArviZ 0.x refuses zarr 3, which a DataTree takes.
+            tree = idata.to_datatree() if hasattr(idata, "to_datatree") else idata
+            tree.to_zarr(str(temporary), consolidated=False)
         else:
             idata.to_netcdf(str(temporary))
         if target.is_dir():

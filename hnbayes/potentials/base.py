@@ -210,7 +210,7 @@ class Potential:
             self._evaluators[key] = evaluator
             # A subclass with a `value_and_grad` of its own wants to be asked each time.
             if evaluator.arrays is not None and type(self).value_and_grad is Potential.value_and_grad:
-                char = positions[:0].numpy().dtype.char
+                char = positions[:0].detach().numpy().dtype.char
                 self._array_functions[tuple(positions.shape), char] = evaluator.arrays
         return self._evaluators[key]
 

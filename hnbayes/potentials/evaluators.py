@@ -264,6 +264,8 @@ def _compile(graph: torch.fx.GraphModule, positions: Tensor, insist: bool) -> Ba
         if insist:
             warnings.warn("compile=True needs a C++ compiler (g++ or clang++); none was found.", stacklevel=6)
         return None
+    # torch's compiler switches off the argument checks of all distributions for good.
+    validates = torch.distributions.Distribution._validate_args
     try:
         with _quietly():
             compiled: BatchFunction = torch.compile(graph, dynamic=False)
@@ -273,6 +275,8 @@ def _compile(graph: torch.fx.GraphModule, positions: Tensor, insist: bool) -> Ba
         if insist:
             warnings.warn(f"torch.compile failed, so the captured graph is used: {_brief(error)}", stacklevel=6)
         return None
+    finally:
+        torch.distributions.Distribution.set_default_validate_args(validates)
     return compiled if _all_close(received, expected) else None
 
 

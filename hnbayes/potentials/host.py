@@ -19,6 +19,8 @@ from torch.fx import GraphModule, Node
 
 aten = torch.ops.aten
 
+# With an array of more elements dispatch no longer matters, and torch is ahead by its threads and its memory.
+LARGEST = 100_000
 # Above so many elements torch divides elementwise work among threads, and its log1p and expm1 are vectorised.
 LARGE = 32_768
 LARGE_SCALAR = 2_048
@@ -117,6 +119,9 @@ def as_host_function(graph: GraphModule) -> HostFunction | None:
     Args:
         graph: functional (nothing is written to in place), with stand-ins of all values in `node.meta["val"]`.
     """
+    values = [node.meta.get("val") for node in graph.graph.nodes]
+    if max((value.numel() for value in values if isinstance(value, Tensor)), default=0) > LARGEST:
+        return None
     try:
         return _Translation(graph).function()
     except UntranslatableError:

@@ -7,7 +7,6 @@ from hnbayes.pyro.kernels import HMC, NUTS, RandomWalkMetropolis
 from hnbayes.pyro.model_potential import ModelPotential, potential
 from hnbayes.pyro.models import BayesianNetwork
 from hnbayes.pyro.potentials import as_potential_fn
-from hnbayes.pyro.priors import HierarchicalNormal
 from hnbayes.pyro.runner import VectorizedMCMC
 
 RandomWalkKernel = RandomWalkMetropolis  # Pyro's name for it
@@ -16,7 +15,6 @@ __all__ = [
     "HMC",
     "NUTS",
     "BayesianNetwork",
-    "HierarchicalNormal",
     "ModelError",
     "ModelPotential",
     "PrecisionNormal",

@@ -3,104 +3,102 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution
 
 from hnbayes._checks import check_choice, check_finite, describe
+from hnbayes._distributions import own_shape
+from hnbayes.likelihoods import Likelihood, as_likelihood
 from hnbayes.potentials.networks import NetworkFunction
-from hnbayes.pyro.flat import FlatPrior
-from hnbayes.pyro.likelihoods import Likelihood, ObservationModel, without_data_dim
-from hnbayes.pyro.priors import Prior, Scaled, before, resolve, scale_priors
+from hnbayes.priors import BoundPrior, as_prior
+from hnbayes.pyro.distributions import as_pyro, to_event
+from hnbayes.pyro.flat import FlatSite
 
-DATA, OBSERVED, NOISE = "data", "obs", "sigma"
+DATA, OBSERVED = "data", "obs"
+Shape = tuple[int, ...]
 
 
 class BayesianNetwork:
-    """A Pyro model `model(X, y=None)` of data y = f(X; weights) + noise with a prior over the weights of f.
+    """A Pyro model `model(X, y=None)` of data y given f(X; weights), with a prior over the weights of f.
 
-    Each parameter is a site of the parameter's name, outside the data plate "data", and the data are the site "obs".
-    It goes wherever Pyro takes a model: `MCMC` with any number of processes (it is picklable if net and likelihood
-    are), `SVI` with autoguides, `Predictive` (parallel or not; without y it predicts), `az.from_pyro`. The network
-    itself is never changed, nothing gets into the parameter store, and parameters that need no gradient stay constants.
+    Each latent of the prior is a site of its name ("0.weight", "0.prior_scale"), outside the data plate "data"; what
+    the likelihood learns is a site too ("sigma"), and the data are the site "obs". It goes wherever Pyro takes a model:
+    `MCMC` with any number of processes (it is picklable if net, prior and likelihood are), `SVI` with autoguides,
+    `Predictive` (parallel or not; without y it predicts), `az.from_pyro`. The network itself is never changed, nothing
+    gets into the parameter store, and parameters that need no gradient stay constants.
 
     Args:
         net: any `torch.nn.Module` that maps inputs (N, ...) to one tensor (N, ...), in evaluation mode if it holds
             dropout or batch normalisation.
-        prior: of each parameter: a standard deviation (mean 0); a distribution of torch or Pyro, scalar or of the
-            parameter's shape; a `HierarchicalNormal`; a dict from patterns (of `fnmatch`, "*.weight") to one of these,
-            where the first match counts; a function of (name, shape) that gives one of these; or a `DiagGaussian` over
-            all parameters.
-        likelihood: "gaussian"; "categorical" (outputs are logits (N, classes), y holds labels (N,)); "bernoulli"
-            (outputs are logits); "poisson" (outputs are log rates); or a function from outputs to a distribution of
-            torch or Pyro whose batch shape begins with the outputs' (..., N). None makes no data site: the model
-            returns the outputs, for models of one's own.
-        sigma: for "gaussian", the noise's standard deviation: a number, or the prior of the site "sigma", of shape ()
-            or that of the outputs of one datum. None is HalfNormal(1).
-        flat: whether all weights are one site "weights" of D numbers; the priors must be Gaussian.
-        prefix: put before the names of the weights' sites and of their scales.
+        prior: what `hnbayes.priors.as_prior` takes: a standard deviation, a distribution, a class of `hnbayes.priors`,
+            a dict from patterns of names ("*.weight") to these, or a `DiagGaussian` over all weights, but no bare
+            function of the weights, from which Pyro couldn't draw.
+        likelihood: what `hnbayes.likelihoods.as_likelihood` takes: a name such as "gaussian" (of learned noise "sigma")
+            or "categorical", a class of `hnbayes.likelihoods`, or a function from outputs to a distribution. None makes
+            no data site: the model returns the outputs, for models of one's own.
+        flat: whether the weights are one site "weights" of D numbers; the priors must be Gaussian.
+        prefix: put before the names of the prior's sites.
         chunk_size: how many draws of the weights go through the network at once in parallel prediction.
 
     Raises:
         TypeError: if an argument is of another kind.
-        ValueError: if a prior doesn't fit, names of sites collide, or the network is in training mode with dropout or
-            batch normalisation.
+        ValueError: if the prior doesn't fit or can't be drawn from, names of sites collide, or the network is in
+            training mode with dropout or batch normalisation.
     """
+
+    _seen: _Seen
 
     def __init__(
         self,
         net: nn.Module,
-        prior: Prior = 1.0,
-        likelihood: Likelihood | None = "gaussian",
+        prior: Any = 1.0,
+        likelihood: Any = "gaussian",
         *,
-        sigma: float | Distribution | None = None,
         flat: bool = False,
         prefix: str = "",
         chunk_size: int = 128,
     ) -> None:
         if not isinstance(prefix, str):
             raise TypeError(f"prefix must be text; received {describe(prefix)}.")
-        check_choice("flat", flat, (True, False))
-        if likelihood is None and sigma is not None:
-            raise ValueError("sigma belongs to likelihood='gaussian'; received it with likelihood=None.")
+        self._flat: bool = check_choice("flat", flat, (True, False))
         self.function = NetworkFunction(net, chunk_size)
         self.spec = self.function.spec
         self.prefix = prefix
-        self.priors = resolve(prior, self.function.like(), prefix)
-        self.flat = FlatPrior(self.priors, self.spec) if flat else None
-        self.scale_priors = scale_priors(self.priors)
-        self.observation = None if likelihood is None else ObservationModel(likelihood, sigma)
-        self._check_names()
-        self._seen = _Seen()
+        self.prior = as_prior(prior)
+        self.likelihood: Likelihood | None = None if likelihood is None else as_likelihood(likelihood)
+        self._bind()
+        if self.bound.log_prob_func is not None:
+            raise ValueError(
+                "the prior must be one that Pyro can draw from; received a bare function of the weights. Give a "
+                "distribution, a class of hnbayes.priors, or use the function with hnbayes.nn_pot_energy."
+            )
 
     @property
     def net(self) -> nn.Module:
         """The network, as it was given."""
         return self.function.net
 
-    @property
-    def weight_sites(self) -> dict[str, tuple[int, ...]]:
-        """The sites that hold the weights, and the shape of one draw of each."""
-        if self.flat is not None:
-            return {f"{self.prefix}weights{'_z' if self._uncentred else ''}": (self.spec.size,)}
-        return {self._site(name): shape for name, shape in self.function.shapes.items()}
-
     def __repr__(self) -> str:
         return f"BayesianNetwork({type(self.net).__name__}, {self.spec.size} weights)"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_seen": _Seen()}  # weak references can't be pickled
+        # Weak references and a bound prior's closures can't be pickled; both are made anew.
+        return {name: value for name, value in self.__dict__.items() if name not in ("_seen", "bound", "flat", "sites")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._bind()
 
     def __call__(self, X: Tensor, y: Tensor | None = None) -> Tensor:
         """The model.
 
         Args:
             X: inputs, of first dimension N.
-            y: data: of the outputs' shape, (N,) for "categorical"; None leaves them to be drawn.
+            y: data, as the likelihood takes them; None leaves them to be drawn.
 
         Returns:
             The outputs of the network, (N, ...), after the dimensions of draws if there are several.
@@ -118,25 +116,26 @@ class BayesianNetwork:
             seen = _Seen(X, y)
         weights = self._sample_weights()
         output = self.function(weights, X)
-        if self.observation is None:
+        if self.likelihood is None:
             if y is not None:
                 raise ValueError("with likelihood=None there is no site for y. Give a likelihood, or leave y out.")
             return output
         batch = len(self.function.batch_shape(weights))
-        if output.ndim == batch or output.shape[batch] != len(X):
+        single = output.reshape(-1, *output.shape[batch:])[0] if batch else output
+        if single.ndim == 0 or len(single) != len(X):
             raise ValueError(
                 f"the network must give one output for each of the {len(X)} inputs; received outputs of shape "
-                f"{tuple(output.shape[batch:])}."
+                f"{tuple(single.shape)}."
             )
-        likelihood = self.observation(output, batch)
-        if y is not None:
-            if unchecked:
-                self.observation.check(y, likelihood, batch)
-            y = self.observation.cast(y, output)
         if unchecked:
+            self.likelihood.data_shape(single)
+            if y is not None:
+                self.likelihood.check(single, y)
             self._seen = seen
+        learned = self._sample_parameters(self.likelihood, single)
+        distribution = as_pyro(self.likelihood.distribution(output, batch, **learned))
         with pyro.plate(DATA, len(X), dim=-1):
-            pyro.sample(OBSERVED, likelihood, obs=y)
+            pyro.sample(OBSERVED, distribution, obs=None if y is None else self.likelihood.cast(y, output))
         return output
 
     def weights(self, samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -151,17 +150,9 @@ class BayesianNetwork:
         Raises:
             ValueError: if a site is missing.
         """
-        needed = [*self.weight_sites, *(prior.scale for prior in self._uncentred.values())]
-        if missing := [site for site in needed if site not in samples]:
-            raise ValueError(f"samples must hold the sites {', '.join(needed)}; missing: {', '.join(missing)}.")
-        if self.flat is not None:
-            (site,) = self.weight_sites
-            result = self.spec.unflatten(samples[site])
-        else:
-            result = {name: samples[self._site(name)] for name in self.spec.names}
-        for name, prior in self._uncentred.items():
-            result[name] = result[name] * before(samples[prior.scale], self.function.shapes[name])
-        return result
+        if missing := [site for site in self.sites if site not in samples]:
+            raise ValueError(f"samples must hold the sites {', '.join(self.sites)}; missing: {', '.join(missing)}.")
+        return self._weights({site: samples[site] for site in self.sites})
 
     @torch.no_grad()
     def outputs(self, samples: Mapping[str, Tensor], X: Tensor) -> Tensor:
@@ -181,33 +172,55 @@ class BayesianNetwork:
         _check_inputs(X)
         return self.function(self.weights(samples), X)
 
-    @property
-    def _uncentred(self) -> dict[str, Scaled]:
-        return {name: p for name, p in self.priors.items() if isinstance(p, Scaled) and not p.centred}
-
-    def _site(self, name: str) -> str:
-        return f"{self.prefix}{name}{'_z' if name in self._uncentred else ''}"
+    def _bind(self) -> None:
+        """Make what can't be pickled: the prior of this network's parameters, and the sites it has."""
+        self.bound: BoundPrior = self.prior.bind(self.function.like())
+        self.flat = FlatSite(self.bound) if self._flat else None
+        own = self.flat.others if self.flat is not None else self.bound.latents
+        # Sites of the prior, with the shape of one draw, in the order in which they are sampled.
+        self.sites: dict[str, Shape] = {self.prefix + latent.name: latent.shape for latent in own}
+        if self.flat is not None:
+            self.flat.distribution({latent.name: torch.ones(latent.shape) for latent in own})  # are they Gaussian?
+            self.sites[self.prefix + self.flat.name] = (self.flat.spec.size,)
+        _refuse_collisions(self.sites, () if self.likelihood is None else (DATA, OBSERVED))
+        self._seen = _Seen()
 
     def _sample_weights(self) -> dict[str, Tensor]:
-        """Sample the scales and the weights, which come as name -> (*batch, *shape)."""
-        shapes = self.weight_sites
-        values = {site: pyro.sample(site, prior) for site, prior in self.scale_priors.items()}
+        """Sample the latents; the weights come as name -> (*batch, *shape)."""
+        latents = self.bound.latents if self.flat is None else self.flat.others
+        placed: dict[str, Tensor] = {}  # by latent, with the data plate's place among the leading dimensions
+        drawn: dict[str, Tensor] = {}  # by site, without it
+        for latent in latents:
+            value = pyro.sample(self.prefix + latent.name, as_pyro(latent.distribution(placed)))
+            placed[latent.name] = self._placed(value, latent.shape)
+            drawn[self.prefix + latent.name] = _trimmed(value, latent.shape)
         if self.flat is not None:
-            priors = [self.flat(values)]
-        else:
-            priors = [p(values) if isinstance(p, Scaled) else p for p in self.priors.values()]
-        values |= {site: pyro.sample(site, prior) for site, prior in zip(shapes, priors, strict=True)}
-        return self.weights({site: _trimmed(value, shapes.get(site, ())) for site, value in values.items()})
+            site = self.prefix + self.flat.name
+            drawn[site] = _trimmed(pyro.sample(site, self.flat.distribution(placed)), (self.flat.spec.size,))
+        return self._weights(drawn)
 
-    def _check_names(self) -> None:
-        sites = [*self.weight_sites, *self.scale_priors]
-        if self.observation is not None:
-            sites += [DATA, OBSERVED, *([NOISE] if self.observation.samples_sigma else [])]
-        if twice := sorted({site for site in sites if sites.count(site) > 1}):
-            raise ValueError(
-                f"the names of sites must differ; received more than once: {', '.join(twice)}. Give a prefix, or "
-                "HierarchicalNormal another name."
-            )
+    def _sample_parameters(self, likelihood: Likelihood, single: Tensor) -> dict[str, Tensor]:
+        """Sample what the likelihood learns, (*batch, *shape) each."""
+        result = {}
+        for name, prior in likelihood.parameters(single).items():
+            _refuse_collisions([*self.sites, name], (DATA, OBSERVED))
+            shape = own_shape(prior)
+            value = pyro.sample(name, to_event(as_pyro(prior), len(prior.batch_shape)))
+            result[name] = _trimmed(value, shape)
+        return result
+
+    def _weights(self, drawn: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        values = {site.removeprefix(self.prefix): value for site, value in drawn.items()}
+        if self.flat is not None:
+            values |= self.flat.split(values.pop(self.flat.name))
+        return self.bound.weights(values)
+
+    def _placed(self, value: Tensor, shape: Shape) -> Tensor:
+        """A latent's value as later latents need it: with the data plate's place, which `Predictive` may leave out."""
+        lead = tuple(value.shape[: value.ndim - len(shape)])
+        if self.likelihood is None or not lead or lead[-1] == 1:
+            return value
+        return value.reshape((*lead, 1, *shape))
 
 
 class _Seen:
@@ -228,9 +241,22 @@ def _version(tensor: Any) -> int | None:
     return None if not isinstance(tensor, Tensor) or tensor.is_inference() else tensor._version
 
 
-def _trimmed(value: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Draws of a site without the data plate's place among their leading dimensions."""
-    return value.reshape(without_data_dim(tuple(value.shape[: value.ndim - len(shape)])) + shape)
+def _trimmed(value: Tensor, shape: Shape) -> Tensor:
+    """Draws of a site without the data plate's place among their leading dimensions.
+
+    Plates number dimensions from the right: draws (S,) of a site outside the data plate have leading dimensions (S, 1).
+    `Predictive` leaves the 1 out for sites with an event shape.
+    """
+    lead = tuple(value.shape[: value.ndim - len(shape)])
+    return value.reshape((lead[:-1] if lead and lead[-1] == 1 else lead) + shape)
+
+
+def _refuse_collisions(sites: Iterable[str], taken: Iterable[str]) -> None:
+    names = [*sites, *taken]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(
+            f"the names of sites must differ; received more than once: {', '.join(twice)}. Give a prefix, or rename."
+        )
 
 
 def _check_inputs(X: Any) -> None:

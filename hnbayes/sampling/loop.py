@@ -13,7 +13,7 @@ from hnbayes.kernels.arrays import Host
 from hnbayes.kernels.kernel import Kernel, State
 from hnbayes.sampling.callbacks import Callback, Event, StopSampling
 
-FEW_ROWS = 8
+FEW_ROWS = 4
 
 
 class Sink(Protocol):

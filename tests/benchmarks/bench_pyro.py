@@ -1,9 +1,9 @@
-"""Effective draws per second of the same Pyro models: `VectorizedMCMC` with our NUTS beside `pyro.infer.MCMC` with Pyro's.
+"""Effective draws per second of the same Pyro models: our NUTS in `VectorizedMCMC` beside Pyro's in `pyro.infer.MCMC`.
 
-Four chains each, the same model object, the same lengths unless said otherwise, one after the other in one process. The
-time is that of the whole `run`, warm-up and capture of graphs included. ESS is ArviZ's bulk ESS over all four chains: of
-each quantity that matters, the smallest and the median. What matters are the sites' own numbers, but for the network,
-whose weights are not identified: its predictions at 20 test points.
+Four chains each, the same model object, the same lengths unless said otherwise, one after the other in one process.
+The time is that of the whole `run`, warm-up and capture of graphs included. ESS is ArviZ's bulk ESS over all four
+chains: of each quantity that matters, the smallest and the median. What matters are the sites' own numbers, but for the
+network, whose weights are not identified: its predictions at 20 rows left out.
 
 Pyro draws four chains one after another unless there are more than four cores; times of the process's CPU are given
 too, as those are free of what else the machine does.

@@ -6,6 +6,16 @@
 For each data set: RMSE or accuracy, LPPD (log predictive density of a point), coverage of the central 90% interval, and
 how far the chains agree about the predictions of every test point (the worst rank-normalised split R-hat). A split of
 80/20 drawn from the seed; inputs and real targets are standardised by the training part. Needs scikit-learn.
+
+What seed 0 gave, of the posterior and (of the network trained alone): on the regressions the chains do not agree yet.
+Wider networks, narrower priors and longer trajectories brought them nearer to each other.
+
+                 error            LPPD             90% coverage  worst R-hat (share of test points at most 1.05)
+    airfoil      0.234 (0.275)    0.040 (-0.155)   0.903         1.82 (21%)
+    yacht        0.030 (0.050)    1.700 (0.640)    0.869         1.42 (44%)
+    energy       0.040 (0.051)    1.817 (1.397)    0.876         1.24 (82%)
+    digits       0.978 (0.953)   -0.109 (-0.125)                 1.02 (100%)
+    breast_cancer 0.965 (0.956)  -0.081 (-0.083)                 1.01 (100%)
 """
 
 from __future__ import annotations
@@ -48,10 +58,10 @@ class Setting:
 
 
 SETTINGS = {
-    "airfoil": Setting(0, 50, FanInNormal(2.0)),
-    "yacht": Setting(0, 50, FanInNormal(2.0)),
-    "energy": Setting(0, 50, FanInNormal(2.0)),
-    "digits": Setting(10, 20, FanInNormal(2.0, 1.0), 150, 250, 6),
+    "airfoil": Setting(0, 50, FanInNormal(2.0), 300, 400, 8),
+    "yacht": Setting(0, 100, FanInNormal(1.0), 250, 250, 10),
+    "energy": Setting(0, 100, FanInNormal(1.0), 300, 300, 9),
+    "digits": Setting(10, 20, {"0.*": FanInNormal(2.0, 1.0), "*": FanInNormal(6.0, 1.0)}, 200, 300, 6),
     "breast_cancer": Setting(2, 20, FanInNormal(2.0, 1.0), 150, 250, 6),
 }
 

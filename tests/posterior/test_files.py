@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import arviz as az
 import numpy as np
 import pytest
@@ -111,6 +113,12 @@ def test_a_zarr_directory(saved, tmp_path):
     for _ in range(2):
         saved[1].save(tmp_path / "p.zarr")
     equal(saved[1], hnbayes.load(tmp_path / "p.zarr", network()))
+
+
+def test_zarr_where_it_is_not_installed(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match="pip install zarr"):
+        saved[1].save(tmp_path / "p.zarr")
 
 
 def test_classes_and_dtypes(tmp_path):

@@ -321,6 +321,8 @@ def test_compiled():
 
     potential = Potential(U, compile=True)
     assert potential.prepare(positions_of(3)) == "compiled"
+    # Importing torch's compiler switches these checks off, for the whole program.
+    assert torch.distributions.Normal(0.0, 1.0)._validate_args
     for seed in range(3):
         q = positions_of(3, seed)
         assert_matches(potential.value_and_grad(q), U, q)

@@ -25,7 +25,7 @@ def run(name, potential=None, seed=SEED, **options):
 
 
 def check_agreement(name, draws):
-    """The criteria of shared/posteriordb: means, standard deviations, rank R-hat, no divergence."""
+    """The criteria of verification against posteriordb: means, standard deviations, rank R-hat, no divergence."""
     posterior = load(name)
     values = posterior.constrain(draws.positions).numpy()
     dataset = arviz.convert_to_dataset({"x": values})
