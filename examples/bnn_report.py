@@ -77,7 +77,7 @@ def convergence(predictions: np.ndarray, noise: np.ndarray, draws: hnbayes.Draws
     r, e = rhat["prediction"].values, ess["prediction"].values
     stats = draws.stats
     energy = stats["energy"].numpy()
-    bfmi = np.square(np.diff(energy)).sum(1) / np.square(energy - energy.mean(1, keepdims=True)).sum(1)
+    bfmi = hnbayes.diagnostics.bfmi(energy)
     gradients = int(stats["n_steps"].sum())
     return (
         f"R-hat of predictions: worst {r.max():.3f}, median {np.median(r):.3f}; of the noise "
@@ -170,7 +170,7 @@ def _energy(path: pathlib.Path, idata: Any) -> None:
     bins = np.linspace(-4, 4, 50) * energy.std()
     ax.hist((energy - energy.mean()).ravel(), bins, density=True, color=BLUE, alpha=0.6, label="energy, less its mean")
     ax.hist(np.diff(energy).ravel(), bins, density=True, color=ORANGE, alpha=0.6, label="change from draw to draw")
-    bfmi = np.square(np.diff(energy)).sum(1) / np.square(energy - energy.mean(1, keepdims=True)).sum(1)
+    bfmi = hnbayes.diagnostics.bfmi(energy)
     ax.set_title("E-BFMI of the chains: " + ", ".join(f"{value:.2f}" for value in bfmi), fontsize=10)
     ax.set_xlabel("energy")
     ax.set_ylabel("density")
