@@ -15,6 +15,7 @@ PACKAGE = pathlib.Path(__file__).parent.parent / "hnbayes"
 ALLOWED = {
     "_version": set(),
     "_checks": set(),
+    "_files": set(),
     "_distributions": {"_checks"},
     "params": {"_checks"},
     "rng": {"_checks"},
@@ -22,7 +23,8 @@ ALLOWED = {
     "kernels": {"_checks", "params", "rng", "potentials"},
     "inference_data": {"_checks", "_version", "params"},
     "diagnostics": {"inference_data"},
-    "sampling": {"_checks", "_version", "params", "rng", "potentials", "kernels", "inference_data", "diagnostics"},
+    "sampling": {"_checks", "_files", "_version", "params", "rng", "potentials", "kernels", "inference_data"}
+    | {"diagnostics"},
     "laplace": {"_checks", "params", "rng"},
     "likelihoods": {"_checks", "_distributions"},
     "priors": {"_checks", "_distributions", "params", "rng", "laplace", "potentials"},
@@ -36,7 +38,7 @@ ALLOWED = {
     "data": {"_checks"},
     "mnets": {"_checks", "params", "layers"},
     "hnets": {"_checks", "params", "layers", "mnets"},
-    "training": {"_checks", "params", "rng", "layers", "data", "mnets", "hnets"},
+    "training": {"_checks", "_files", "params", "rng", "layers", "data", "mnets", "hnets"},
     "utils": {"params", "potentials", "kernels", "sampling", "inference_data", "laplace", "layers", "training"}
     | {"data", "mnets", "hnets", "_checks"},
 }

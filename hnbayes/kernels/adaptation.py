@@ -6,6 +6,7 @@ estimate its metric from the draws that all chains have made in its window so fa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +17,9 @@ from hnbayes.kernels.integrators import leapfrog_step
 from hnbayes.kernels.kernel import Kernel, State, column, draw_normal, evaluate, kinetic
 from hnbayes.kernels.metropolis import log_acceptance
 
+# The arrays of DualAveraging and of Welford that change.
+AVERAGES = ("mu", "error", "log_average", "count")
+MOMENTS = ("count", "mean", "scatter")
 SEARCH_ACCEPTANCE = 0.8
 SEARCH_LIMITS = (1e-12, 1e12)
 
@@ -196,6 +200,28 @@ class Adaptation:
         ended = done == self.warmup
         if self.averaging is not None and ended.any():
             state.step_size[rows[ended]] = self.averaging.average(chains[ended])
+
+    def arrays(self) -> dict[str, Host]:
+        """All that changes in the course of a warm-up, by name, for `restore`."""
+        found: dict[str, Host] = {"renewed": np.array(list(self.renewed.values()), np.int64)}
+        if self.averaging is not None:
+            found |= {f"averaging.{name}": getattr(self.averaging, name) for name in AVERAGES}
+        for end, welford in self.open.items():
+            found |= {f"window.{end}.{name}": getattr(welford, name) for name in MOMENTS}
+        return found
+
+    def restore(self, arrays: Mapping[str, Host]) -> None:
+        """Go on from what `arrays` gave, in the warm-up of a run like that one."""
+        self.renewed = dict(zip(self.renewed, map(int, arrays["renewed"]), strict=True))
+        if self.averaging is not None:
+            for name in AVERAGES:
+                getattr(self.averaging, name)[:] = arrays[f"averaging.{name}"]
+        self.open = {}
+        for end in self.windows.ends:
+            if f"window.{end}.count" in arrays:
+                self.open[end] = Welford(*self._shape, self.metric == "dense")
+                for name in MOMENTS:
+                    getattr(self.open[end], name)[:] = arrays[f"window.{end}.{name}"]
 
     def _add_draw(self, state: State, row: int, chain: int, done: int) -> None:
         """Count a draw to its window; at the window's end the chain gets a new metric."""

@@ -59,6 +59,7 @@ class HMC(Kernel):
         "energy": np.float64,
         "energy_error": np.float64,
     }
+    path_type = Trajectory
 
     def __init__(
         self,

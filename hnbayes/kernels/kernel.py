@@ -137,11 +137,14 @@ class Kernel(ABC):
     Attributes:
         stats: what it reports for each draw, name -> NumPy dtype.
         uses_gradient: whether it needs the gradient of U.
+        path_type: the dataclass of arrays in which transitions on their way are kept; None where one evaluation
+            completes a transition.
         target_accept: the mean acceptance that step-size adaptation aims at; None takes the caller's.
     """
 
     stats: ClassVar[dict[str, Any]] = {}
     uses_gradient: ClassVar[bool] = True
+    path_type: ClassVar[type[Any] | None] = None
     target_accept: float | None = None
 
     def init(

@@ -70,8 +70,9 @@ class DiagonalMetric(Metric):
     """A diagonal mass matrix; a scalar one is the case of a single column."""
 
     def _load(self, inverse: Host) -> None:
+        # The root is that of the rounded inverse, so that a metric can be made again of what it holds.
         self._inverse = self.vectors.from_host(inverse)
-        self._root = self.vectors.from_host(np.sqrt(inverse))
+        self._root = self.vectors.from_host(np.sqrt(self.host_inverse()))
 
     @property
     def inverse(self) -> Array:
@@ -95,9 +96,9 @@ class DenseMetric(Metric):
     """A full mass matrix, through the Cholesky factor L of M^-1 = L L^T."""
 
     def _load(self, inverse: Host) -> None:
-        lower = np.linalg.cholesky(inverse.astype(np.float64))
-        identity = np.broadcast_to(np.eye(inverse.shape[-1]), lower.shape)
         self._inverse = self.vectors.from_host(inverse)
+        lower = np.linalg.cholesky(self.host_inverse().astype(np.float64))
+        identity = np.broadcast_to(np.eye(inverse.shape[-1]), lower.shape)
         self._lower = self.vectors.from_host(lower)
         self._root_mass = self.vectors.from_host(np.linalg.solve(np.swapaxes(lower, -1, -2), identity))
 

@@ -144,6 +144,7 @@ class NUTS(Kernel):
         "max_energy_error": np.float64,
         "reached_max_treedepth": np.bool_,
     }
+    path_type = Tree
 
     def __init__(self, max_tree_depth: int = 10, delta_max: float = DIVERGENCE_THRESHOLD) -> None:
         self.max_tree_depth = check_count("max_tree_depth", max_tree_depth)

@@ -17,7 +17,7 @@ from hnbayes.potentials.base import Potential
 from hnbayes.pyro.mass import AdapterAdaptation, AdapterMetric, FullMass, block_shapes
 from hnbayes.pyro.potentials import spec_of
 from hnbayes.rng import chain_streams
-from hnbayes.sampling.sample import ASSUMED_STEPS, block_structure
+from hnbayes.sampling.arguments import ASSUMED_STEPS, block_structure
 
 ONLY_CHAIN = np.zeros(1, np.int64)
 

@@ -54,10 +54,13 @@ class ProgressBar:
     Args:
         total: transitions of all chains together.
         refresh: seconds between updates of the numbers beside the bar.
+        initial: transitions that were completed before.
     """
 
-    def __init__(self, total: int, refresh: float = 0.5) -> None:
-        self.bar = tqdm(total=total, unit="draw", mininterval=refresh, dynamic_ncols=True, desc="warm-up")
+    def __init__(self, total: int, refresh: float = 0.5, initial: int = 0) -> None:
+        self.bar = tqdm(
+            total=total, initial=initial, unit="draw", mininterval=refresh, dynamic_ncols=True, desc="warm-up"
+        )
         self.refresh = refresh
         self.divergences = 0
         self._due = 0.0

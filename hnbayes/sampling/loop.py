@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from torch import Tensor
 
 from hnbayes.kernels.adaptation import Adaptation
 from hnbayes.kernels.arrays import Host
@@ -21,6 +23,41 @@ class Sink(Protocol):
 
     def store(self, chains: Host, positions: Host, info: dict[str, Host]) -> None:
         """Keep draws (R, D) of some chains."""
+
+
+@dataclass
+class Progress:
+    """How far a run has come, between two evaluations.
+
+    Attributes:
+        state: the batch that is evaluated, R chains.
+        chains: their numbers, (R,).
+        done: transitions that each chain of the run has completed, (C,).
+        final: each chain's state is written here when it ends, while its row may run on with others in the batch.
+        starts: where the chains began, (C, D): what graphs are prepared with, so that a run that is resumed has those
+            of the run that wasn't stopped.
+        torn: whether an interrupt came in the middle of an evaluation, after which nothing can go on bit for bit.
+    """
+
+    state: State
+    chains: Host
+    done: Host
+    final: State
+    starts: Tensor
+    torn: bool = False
+
+    @classmethod
+    def begin(cls, state: State) -> Progress:
+        """No transition has been completed."""
+        chains = np.arange(state.chains)
+        done = np.zeros(state.chains, np.int64)
+        return cls(state, chains, done, state.select(chains), state.positions_tensor().clone())
+
+    def begin_again(self) -> None:
+        """All chains set out from where they have ended."""
+        self.chains = np.arange(self.final.chains)
+        self.state = self.final.select(self.chains)
+        self.state.fresh[:] = True
 
 
 def run(
@@ -51,60 +88,129 @@ def run(
     Returns:
         The state in which each chain ended, and whether the run was cut short (Ctrl-C or StopSampling).
     """
+    progress = Progress.begin(state)
+    interrupted = go_on(
+        kernel,
+        progress,
+        warmup=warmup,
+        draws=draws,
+        sink=sink,
+        thin=thin,
+        warmup_sink=warmup_sink,
+        adaptation=adaptation,
+        callbacks=callbacks,
+    )
+    return progress.final, interrupted
+
+
+def go_on(
+    kernel: Kernel,
+    progress: Progress,
+    *,
+    warmup: int,
+    draws: int,
+    sink: Sink,
+    thin: int = 1,
+    warmup_sink: Sink | None = None,
+    adaptation: Adaptation | None = None,
+    callbacks: Sequence[Callback] = (),
+    watch: Callable[[Progress], None] | None = None,
+) -> bool:
+    """`run` from any moment on.
+
+    Args:
+        kernel: the Markov kernel.
+        progress: changed in place; in the end `progress.final` is the state in which each chain ended.
+        warmup: transitions of warm-up a chain.
+        draws: transitions after it a chain, those completed already included.
+        sink: takes draws.
+        thin: keep one in so many.
+        warmup_sink: takes the transitions of warm-up; None drops them.
+        adaptation: adapts step size and metric during warm-up.
+        callbacks: told of every completed transition.
+        watch: called after every evaluation, when what was completed is stored; may raise StopSampling.
+
+    Returns:
+        Whether the run was cut short.
+    """
     total = warmup + draws
-    done = np.zeros(state.chains, np.int64)
-    chains = np.arange(state.chains)
-    # Each chain is written here when it ends, while its row may run on with others in the batch.
-    final = state.select(chains)
+    done = progress.done
     try:
-        while len(chains):
-            state, finished = kernel.advance(state)
-            if finished is None:
-                continue
-            live = done[chains[finished.rows]] < total
-            rows = finished.rows if live.all() else finished.rows[live]
-            if not len(rows):
-                continue
-            ids = chains[rows]
-            info = finished.info if live.all() else {name: values[live] for name, values in finished.info.items()}
-            done[ids] += 1
-            positions = state.vectors.to_host(state.position[state.vectors.index(rows)])
-            _store(sink, warmup_sink, ids, done[ids], warmup, thin, positions, info)
-            warm = done[ids] <= warmup
-            if adaptation is not None and warm.any():
-                adaptation.update(state, rows[warm], ids[warm], done[ids[warm]], info["acceptance_rate"][warm])
-            if callbacks:
-                event = Event(ids, done[ids], warmup, total, positions, info)
-                for callback in callbacks:
-                    callback(event)
-            ended = done[ids] >= total
-            if ended.any():
-                _write(final, ids[ended], state, rows[ended])
-                for row in rows[ended]:
-                    # A stand-in, so that the chain's own stream stays where the chain has ended.
-                    state.streams[row] = copy.deepcopy(state.streams[row])
-                state, chains = _without_ended(kernel, state, chains, done < total)
-    except (KeyboardInterrupt, StopSampling):
-        going_on = np.flatnonzero(done[chains] < total)
-        _write(final, chains[going_on], state, going_on)
-        return final, True
-    return final, False
+        while len(progress.chains):
+            state, finished = kernel.advance(progress.state)
+            progress.state = state
+            stop = False
+            if finished is not None and (rows := _live(finished.rows, done[progress.chains] < total)) is not None:
+                ids = progress.chains[rows]
+                info = finished.info
+                if len(rows) < len(finished.rows):
+                    info = {name: values[np.isin(finished.rows, rows)] for name, values in info.items()}
+                done[ids] += 1
+                positions = state.vectors.to_host(state.position[state.vectors.index(rows)])
+                _store(sink, warmup_sink, ids, done[ids], warmup, thin, positions, info)
+                warm = done[ids] <= warmup
+                if adaptation is not None and warm.any():
+                    adaptation.update(state, rows[warm], ids[warm], done[ids[warm]], info["acceptance_rate"][warm])
+                if callbacks:
+                    stop = _tell(callbacks, Event(ids, done[ids], warmup, total, positions, info))
+                _end(kernel, progress, ids, rows, total)
+            if watch is not None:
+                watch(progress)
+            if stop:
+                raise StopSampling
+    except (KeyboardInterrupt, StopSampling) as error:
+        progress.torn = isinstance(error, KeyboardInterrupt)
+        going_on = np.flatnonzero(done[progress.chains] < total)
+        _write(progress.final, progress.chains[going_on], progress.state, going_on)
+        return True
+    return False
 
 
-def _without_ended(kernel: Kernel, state: State, chains: Host, going_on: Host) -> tuple[State, Host]:
+def _live(rows: Host, live: Host) -> Host | None:
+    """Those of some rows whose chains haven't ended; None if there are none."""
+    alive = live[rows]
+    if alive.all():
+        return rows
+    return rows[alive] if alive.any() else None
+
+
+def _tell(callbacks: Sequence[Callback], event: Event) -> bool:
+    """Call callbacks; says whether one wants the run to stop."""
+    try:
+        for callback in callbacks:
+            callback(event)
+    except StopSampling:
+        return True
+    return False
+
+
+def _end(kernel: Kernel, progress: Progress, ids: Host, rows: Host, total: int) -> None:
+    """Write down chains that have completed all their transitions; shrink the batch if it is time."""
+    ended = progress.done[ids] >= total
+    if not ended.any():
+        return
+    state = progress.state
+    _write(progress.final, ids[ended], state, rows[ended])
+    for row in rows[ended]:
+        # A stand-in, so that the chain's own stream stays where the chain has ended.
+        state.streams[row] = copy.deepcopy(state.streams[row])
+    _drop_ended(kernel, progress, progress.done < total)
+
+
+def _drop_ended(kernel: Kernel, progress: Progress, going_on: Host) -> None:
     """Shrink the batch once half of its rows belong to chains that have ended.
 
     Not before: each new number of rows costs a new capture of the potential's graph. And not for few rows of a graph
     that costs the same for half of them.
     """
+    state, chains = progress.state, progress.chains
     keep = np.flatnonzero(going_on[chains])
     dispatch_bound = len(chains) <= FEW_ROWS and state.potential.evaluates_arrays(state.positions_tensor())
     if len(keep) and (2 * len(keep) > len(chains) or dispatch_bound):
-        return state, chains
-    state, chains = state.select(keep), chains[keep]
-    if len(chains) and kernel.uses_gradient:
-        state.potential.prepare(state.positions_tensor())
-    return state, chains
+        return
+    progress.state, progress.chains = state.select(keep), chains[keep]
+    if len(keep) and kernel.uses_gradient:
+        state.potential.prepare(progress.starts[progress.chains])
 
 
 def _store(

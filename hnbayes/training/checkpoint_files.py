@@ -8,12 +8,10 @@ import contextlib
 import os
 import pathlib
 import pickle
-import secrets
-import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,8 +20,6 @@ from hnbayes._checks import describe
 
 # The entry of a checkpoint that holds what this package writes about it.
 RECORD = "_ckpt_internal"
-# Temporary files of processes that were killed are removed when they are this old, in seconds.
-ABANDONED = 3600.0
 
 
 @dataclass(frozen=True)
@@ -55,37 +51,6 @@ class Record:
             "start": self.start,
             "window": self.window,
         }
-
-
-@contextlib.contextmanager
-def written_in_one_step(path: str) -> Iterator[IO[bytes]]:
-    """A file to write to that replaces `path` when the block ends, and leaves it alone if the block fails.
-
-    A process that is killed at any moment leaves either the old file or the whole new one, and perhaps a temporary
-    file, `.<name>.<random>.tmp`.
-    """
-    folder, name = os.path.split(os.path.abspath(path))
-    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(6)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
-        raise
-    _sync_folder(folder)
-
-
-def remove_abandoned(folder: str, name: str) -> None:
-    """Remove temporary files of a series of checkpoints whose writers were killed an hour ago or earlier."""
-    for entry in os.scandir(folder):
-        if entry.name.startswith(f".{name}") and entry.name.endswith(".tmp"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - entry.stat().st_mtime > ABANDONED:
-                    os.remove(entry.path)
 
 
 def read_record(path: str) -> Record | None:
@@ -207,16 +172,6 @@ def _reason(error: Exception) -> str:
     """The line of torch's long message that names the cause."""
     lines = [line.strip() for line in str(error).splitlines() if "Unsupported" in line or "unsupported" in line]
     return lines[0] if lines else str(error)
-
-
-def _sync_folder(folder: str) -> None:
-    # Makes the new name itself durable; not every system lets a folder be opened.
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def numbered_files(folder: str, name: str) -> list[str]:

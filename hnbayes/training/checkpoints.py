@@ -15,15 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from hnbayes._checks import check_count, check_positive, describe
-from hnbayes.training.checkpoint_files import (
-    RECORD,
-    Record,
-    load_content,
-    numbered_files,
-    read_record,
-    remove_abandoned,
-    written_in_one_step,
-)
+from hnbayes._files import remove_abandoned, written_in_one_step
+from hnbayes.training.checkpoint_files import RECORD, Record, load_content, numbered_files, read_record
 
 PathLike = str | os.PathLike[str]
 

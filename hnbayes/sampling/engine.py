@@ -1,0 +1,313 @@
+"""Run: all that belongs to a run of several chains, from its begin or from a checkpoint, to its draws."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hnbayes._version import __version__
+from hnbayes.kernels.adaptation import Adaptation, find_step_size
+from hnbayes.kernels.arrays import Host
+from hnbayes.kernels.kernel import Kernel, State
+from hnbayes.kernels.metrics import Metric
+from hnbayes.params import ParamSpec
+from hnbayes.potentials.base import Potential
+from hnbayes.rng import chain_streams
+from hnbayes.sampling.callbacks import Callback, ProgressBar, StopSampling
+from hnbayes.sampling.draw_files import DrawFiles
+from hnbayes.sampling.draws import Draws, Recorder
+from hnbayes.sampling.loop import Progress, go_on
+from hnbayes.sampling.run_folder import Arrays, RunFolder
+from hnbayes.sampling.settings import FORMAT, Settings, environment, kernel_to_record
+from hnbayes.sampling.signals import StopRequest, stop_requests
+from hnbayes.sampling.snapshot import put_back, take
+from hnbayes.sampling.verdict import warn_about, warn_if_coarse
+
+
+@dataclass
+class Run:
+    """A run between two evaluations.
+
+    Attributes:
+        potential, kernel, settings: what is sampled, and how.
+        progress: how far it has come.
+        adaptation: of step sizes and metric.
+        recorder, warmup_recorder: where draws go.
+        mode: how the potential is evaluated.
+        folder: where checkpoints go; None for a run in memory.
+        draws: transitions after warm-up a chain, those that were added later included.
+        elapsed: seconds of sampling before this process.
+        warned: whether a warning of coarse energies was given.
+    """
+
+    potential: Potential
+    kernel: Kernel
+    settings: Settings
+    progress: Progress
+    adaptation: Adaptation
+    recorder: Recorder | DrawFiles
+    warmup_recorder: Recorder | DrawFiles | None
+    mode: str
+    folder: RunFolder | None = None
+    draws: int = 0
+    elapsed: float = 0.0
+    warned: bool = False
+    stopped_by: str | None = None
+    _began: float = field(default_factory=time.monotonic)
+
+    def go(self, callbacks: Sequence[Callback], show_progress: bool, every: float = 0.0) -> Draws:
+        """Sample until all chains have all their draws, or somebody stops it.
+
+        Args:
+            callbacks: told of every completed transition.
+            show_progress: whether to show a progress bar.
+            every: seconds between checkpoints.
+        """
+        settings = self.settings
+        bar = None
+        if show_progress:
+            total = len(self.progress.done) * (settings.warmup + self.draws)
+            bar = ProgressBar(total, initial=int(self.progress.done.sum()))
+        try:
+            with stop_requests() if self.folder else contextlib.nullcontext(StopRequest()) as request:
+                interrupted = go_on(
+                    self.kernel,
+                    self.progress,
+                    warmup=settings.warmup,
+                    draws=self.draws,
+                    thin=settings.thin,
+                    sink=self.recorder,
+                    warmup_sink=self.warmup_recorder,
+                    adaptation=self.adaptation if settings.warmup else None,
+                    callbacks=(*callbacks, bar) if bar else callbacks,
+                    watch=_Watch(self, request, every) if self.folder else None,
+                )
+                # An interrupt in the middle of an evaluation leaves nothing that could go on bit for bit.
+                if self.folder and not self.progress.torn:
+                    self.save()
+                self.stopped_by = request.signal
+        except Exception as error:
+            # Whatever stops a run, what it has sampled goes with the error: `error.draws`.
+            error.draws = self.collect(interrupted=False)  # type: ignore[attr-defined]
+            raise
+        finally:
+            if bar:
+                bar.close()
+        result = self.collect(interrupted)
+        if not self.warned:
+            warn_if_coarse(result.stats["lp"].numpy(), self.progress.starts.dtype)
+        warn_about(result)
+        return result
+
+    def add_draws(self, draws: int) -> None:
+        """Ask a finished run for more draws, `draws` in all."""
+        self.draws = draws
+        self.progress.begin_again()
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        if self.folder is None:
+            return
+        arrays, record = take(self.progress, self.adaptation)
+        for name, recorder in (("draws", self.recorder), ("warmup", self.warmup_recorder)):
+            if isinstance(recorder, DrawFiles):
+                recorder.flush()
+                arrays |= {f"{name}.counts": recorder.counts, f"{name}.checksums": recorder.checksums}
+        self.folder.save(arrays, {**record, "draws": self.draws, "elapsed": self._seconds()})
+
+    def restore(self, arrays: Arrays, record: dict[str, Any]) -> None:
+        """Go back, or on, to a checkpoint.
+
+        Raises:
+            DamagedFileError: if the draws that it refers to aren't in the files as they were written.
+            ValueError: if the checkpoint is none of this run.
+        """
+        try:
+            self._restore(arrays, record)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"a checkpoint must be one of this run; it lacks what that needs: {error!r}.") from error
+
+    def _restore(self, arrays: Arrays, record: dict[str, Any]) -> None:
+        for name, recorder in (("draws", self.recorder), ("warmup", self.warmup_recorder)):
+            if isinstance(recorder, DrawFiles):
+                recorder.go_back(arrays[f"{name}.counts"], arrays[f"{name}.checksums"])
+        put_back(arrays, record, self.kernel, self.progress, self.adaptation)
+        self.draws, self.elapsed = int(record["draws"]), float(record["elapsed"])
+
+    def collect(self, interrupted: bool) -> Draws:
+        """The draws so far."""
+        settings, final = self.settings, self.progress.final
+        metadata: dict[str, Any] = {
+            "kernel": type(self.kernel).__name__,
+            "seed": settings.seed,
+            "chains": len(self.progress.done),
+            "warmup": settings.warmup,
+            "draws": self.draws,
+            "thin": settings.thin,
+            "target_accept": settings.target_accept,
+            "evaluation": self.mode,
+            "version": __version__,
+            "sampling_time": self._seconds(),
+            "interrupted": int(interrupted),
+        }
+        if self.stopped_by is not None:
+            metadata["stopped_by"] = self.stopped_by
+        warmup = None if self.warmup_recorder is None else self.warmup_recorder.complete()
+        inverse = final.metric.host_inverse()
+        return draws_of(self.recorder, warmup, final.step_size, inverse, self.potential.spec, metadata)
+
+    def _seconds(self) -> float:
+        return self.elapsed + time.monotonic() - self._began
+
+
+def begin(
+    U: Potential,
+    kernel: Kernel,
+    positions: Tensor,
+    settings: Settings,
+    step_size: float | None,
+    metric: Metric,
+    structure: Host | None,
+    folder: RunFolder | None = None,
+) -> Run:
+    """A run at its start, its first checkpoint written.
+
+    Args:
+        U: the potential.
+        kernel: the kernel.
+        positions: where chains start, (C, D).
+        settings: the options.
+        step_size: where the step size starts; None searches.
+        metric: where the metric starts.
+        structure: see `Adaptation`.
+        folder: where draws and checkpoints go; None keeps draws in memory.
+    """
+    state, mode = first_state(U, kernel, positions, settings, metric)
+    start = {"positions": _host(positions), "energy": state.energy.copy(), "gradient": _host_of(state, state.gradient)}
+    state.step_size[:] = step_size or 1.0
+    if step_size is None:
+        state.step_size[:] = find_step_size(kernel, state)
+    run = assemble(U, kernel, state, settings, structure, mode, folder)
+    run.warned = warn_if_coarse(state.energy, positions.dtype)
+    if folder is not None:
+        arrays = {**start, "metric": metric.host_inverse()} | ({} if structure is None else {"structure": structure})
+        record = {
+            "format": FORMAT,
+            "settings": settings.to_record(),
+            "kernel": kernel_to_record(kernel),
+            "compile": U.compile,
+            "mode": mode,
+            "spec": None if U.spec is None else [U.spec.names, U.spec.shapes],
+            "environment": environment(positions.device),
+        }
+        # What a process wrote that was killed before its first checkpoint is no part of this run.
+        for recorder in (run.recorder, run.warmup_recorder):
+            if isinstance(recorder, DrawFiles):
+                recorder.go_back(np.zeros(state.chains, np.int64), np.zeros((2, state.chains), np.uint32))
+        folder.write_start(arrays, record)
+        run.save()
+    return run
+
+
+def first_state(
+    U: Potential, kernel: Kernel, positions: Tensor, settings: Settings, metric: Metric
+) -> tuple[State, str]:
+    """The state in which all chains are about to begin, and how U is evaluated."""
+    streams = chain_streams(settings.seed, settings.chain_ids)
+    mode = U.prepare(positions, settings.evaluations) if kernel.uses_gradient else "value only"
+    return kernel.init(U, positions, streams, 1.0, metric), mode
+
+
+def assemble(
+    U: Potential,
+    kernel: Kernel,
+    state: State,
+    settings: Settings,
+    structure: Host | None,
+    mode: str,
+    folder: RunFolder | None,
+) -> Run:
+    """A run of its parts; in a folder, draws go to files there."""
+    chains, dimension = state.position.shape
+
+    def recorder(phase: str, draws: int) -> Recorder | DrawFiles:
+        if folder is not None:
+            return DrawFiles(str(folder.path), phase, chains, dimension, settings.storage_dtype, kernel.stats)
+        return Recorder(chains, draws, dimension, state.positions_tensor().dtype, kernel.stats)
+
+    adaptation = Adaptation(
+        state,
+        settings.warmup,
+        settings.target_accept,
+        settings.adapt_step_size,
+        settings.metric,
+        settings.pooled,
+        structure,
+    )
+    warmup = recorder("warmup", settings.warmup) if settings.save_warmup else None
+    draws = recorder("draws", settings.draws // settings.thin)
+    return Run(U, kernel, settings, Progress.begin(state), adaptation, draws, warmup, mode, folder, settings.draws)
+
+
+def draws_of(
+    recorder: Recorder | DrawFiles,
+    warmup: tuple[Tensor, dict[str, Tensor]] | None,
+    step_size: Host,
+    inverse: Host,
+    spec: ParamSpec | None,
+    metadata: dict[str, Any],
+) -> Draws:
+    """Draws from what recorders hold.
+
+    Args:
+        recorder: of the draws.
+        warmup: positions and statistics of warm-up.
+        step_size: (C,).
+        inverse: inverse mass matrices, (C or 1, ...).
+        spec: of the positions.
+        metadata: how the run was made.
+    """
+    positions, stats = recorder.complete()
+    chains, _, dimension = positions.shape
+    shape = (chains, dimension) if inverse.ndim == 2 else (chains, dimension, dimension)
+    return Draws(
+        positions=positions,
+        stats=stats,
+        step_size=torch.from_numpy(step_size.copy()),
+        inverse_metric=torch.from_numpy(np.broadcast_to(inverse, shape).copy()),
+        warmup_positions=None if warmup is None else warmup[0],
+        warmup_stats=None if warmup is None else warmup[1],
+        spec=spec,
+        metadata=metadata,
+        ragged_positions=recorder.ragged(),
+    )
+
+
+class _Watch:
+    """Writes checkpoints when they are due, and grants requests to stop."""
+
+    def __init__(self, run: Run, request: StopRequest, every: float) -> None:
+        self.run, self.request, self.every = run, request, every
+        self._due = time.monotonic() + every
+
+    def __call__(self, progress: Progress) -> None:
+        if self.request.signal is not None:
+            raise StopSampling
+        if time.monotonic() >= self._due:
+            self.run.save()
+            self._due = time.monotonic() + self.every
+
+
+def _host(tensor: Tensor) -> Host:
+    return tensor.detach().cpu().numpy()
+
+
+def _host_of(state: State, values: Any) -> Host:
+    return np.array(state.vectors.to_host(values))
