@@ -39,6 +39,8 @@ def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Host], recor
         record: what JSON takes.
     """
     ordered = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    if wrong := [name for name, array in ordered.items() if str(array.dtype) not in DTYPES]:
+        raise ValueError(f"arrays must be of truth values or numbers; {wrong[0]} is of {ordered[wrong[0]].dtype}.")
     entries = [[name, str(array.dtype), list(array.shape)] for name, array in ordered.items()]
     header = json.dumps({"arrays": entries, "record": record}, allow_nan=False).encode()
     header += b" " * (-(len(MAGIC) + 8 + len(header)) % ALIGNMENT)

@@ -239,7 +239,9 @@ def assemble(
 
     def recorder(phase: str, draws: int) -> Recorder | DrawFiles:
         if folder is not None:
-            return DrawFiles(str(folder.path), phase, chains, dimension, settings.storage_dtype, kernel.stats)
+            files = DrawFiles(str(folder.path), phase, chains, dimension, settings.storage_dtype, kernel.stats)
+            folder.held.callback(files.close)
+            return files
         return Recorder(chains, draws, dimension, state.positions_tensor().dtype, kernel.stats)
 
     adaptation = Adaptation(

@@ -5,6 +5,7 @@ All names in it are fixed, so nothing that a file says can lead out of the folde
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -44,23 +45,22 @@ class RunFolder:
     def __init__(self, path: Any, use: Literal["create", "resume", "read"]) -> None:
         self.path = folder_of(path)
         self._good: list[int] = []
-        self._lock: int | None = None
+        # What ends with the block: the lock, and files of draws.
+        self.held = contextlib.ExitStack()
         if use == "create":
             self.path.mkdir(parents=True, exist_ok=True)
             refuse_run(self.path)
         elif not numbers_of_checkpoints(self.path):
             raise ValueError(f"{self.path} must hold a run with a checkpoint; there is none. Sample anew.")
         if use != "read":
-            self._lock = _lock(self.path)
+            self.held.callback(_lock(self.path))
 
     def __enter__(self) -> RunFolder:
         return self
 
     def __exit__(self, *details: object) -> None:
         """Let go of the folder."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self.held.close()
 
     def write_start(self, arrays: Mapping[str, Host], record: Mapping[str, Any]) -> None:
         """Write how the run was begun."""
@@ -145,9 +145,10 @@ def read_start(path: Path) -> tuple[Arrays, dict[str, Any]]:
         raise ValueError(f"{path} must be the folder of a run; it holds no {START}. Check the path.") from None
 
 
-def _lock(folder: Path) -> int | None:
+def _lock(folder: Path) -> Callable[[], None]:
+    """Lock a folder, as long as this process lives; returns what unlocks it."""
     if sys.platform == "win32":
-        return None
+        return lambda: None
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0))
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -157,6 +158,5 @@ def _lock(folder: Path) -> int | None:
             f"another process is sampling into {folder}. Wait for it, stop it, or name another folder."
         ) from None
     except OSError:  # a file system that has no locks
-        os.close(descriptor)
-        return None
-    return descriptor
+        pass
+    return lambda: os.close(descriptor)

@@ -1,0 +1,71 @@
+"""A program that samples in children which a test may kill at any moment. One line in: a case; one line out: its child.
+
+It imports torch once and forks, so that sixty runs don't take sixty imports.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import warnings
+
+import torch
+
+from hnbayes.sampling import resume_potential, sample_potential
+
+DIMENSION = 5
+WARMUP, DRAWS = 40, 30
+
+
+def potential(q):
+    z = q / torch.linspace(0.5, 2.0, DIMENSION, dtype=q.dtype)
+    return 0.5 * z.square().sum() + 0.05 * z[0] ** 4
+
+
+def starts(chains):
+    return torch.randn(chains, DIMENSION, generator=torch.Generator().manual_seed(3))
+
+
+def options(kernel):
+    return {"kernel": kernel, "warmup": WARMUP, "draws": DRAWS, "seed": 7, "save_warmup": True, "progress": False}
+
+
+def slowly(event):
+    """So that a run takes long enough to be hit."""
+    time.sleep(0.002)
+
+
+def sample(kernel, chains, **more):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return sample_potential(potential, starts(chains), **options(kernel), **more)
+
+
+def child(case):
+    folder, callbacks = case["folder"], [slowly]
+    if case["resume"]:
+        result = resume_potential(folder, potential, progress=False, callbacks=callbacks, checkpoint_every=0.01)
+    else:
+        result = sample(case["kernel"], case["chains"], checkpoint=folder, callbacks=callbacks, checkpoint_every=0.01)
+    print(json.dumps({"draws": result.num_draws, **result.metadata}), flush=True)
+
+
+def main():
+    torch.set_num_threads(1)
+    sample("nuts", 1)  # what is imported when it is first needed
+    print("ready", flush=True)
+    for line in sys.stdin:
+        pid = os.fork()
+        if pid == 0:
+            warnings.simplefilter("ignore")
+            child(json.loads(line))
+            os._exit(0)
+        print(pid, flush=True)
+        _, status = os.waitpid(pid, 0)
+        print(json.dumps({"status": os.waitstatus_to_exitcode(status)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
