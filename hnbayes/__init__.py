@@ -7,9 +7,9 @@ from hnbayes import laplace, likelihoods, priors
 from hnbayes._version import __version__
 from hnbayes.inference_data import to_inference_data
 from hnbayes.params import ParamSpec
-from hnbayes.posterior import Posterior, load, sample
+from hnbayes.posterior import Posterior, load, resume, sample
 from hnbayes.potentials import Potential, log_prob_standard_normal_prior, nn_pot_energy
-from hnbayes.sampling import HMC, MCMC, NUTS, Draws, MultiChainHMC, SamplingWarning, sample_potential
+from hnbayes.sampling import HMC, MCMC, NUTS, Draws, MultiChainHMC, SamplingWarning, read_draws, sample_potential
 
 __all__ = [
     "HMC",
@@ -28,6 +28,8 @@ __all__ = [
     "log_prob_standard_normal_prior",
     "nn_pot_energy",
     "priors",
+    "read_draws",
+    "resume",
     "sample",
     "sample_potential",
     "to_inference_data",

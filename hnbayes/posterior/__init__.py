@@ -3,6 +3,7 @@
 from hnbayes.posterior.files import load
 from hnbayes.posterior.model import Model
 from hnbayes.posterior.posterior import Posterior
+from hnbayes.posterior.resume import resume
 from hnbayes.posterior.sample import sample
 
-__all__ = ["Model", "Posterior", "load", "sample"]
+__all__ = ["Model", "Posterior", "load", "resume", "sample"]

@@ -16,12 +16,9 @@ from torch import nn
 
 from hnbayes._checks import describe
 from hnbayes._version import __version__
-from hnbayes.params import ParamSpec
 from hnbayes.posterior.groups import to_inference_data
-from hnbayes.posterior.model import Model
+from hnbayes.posterior.model_record import model_from_record, model_to_record
 from hnbayes.posterior.posterior import Posterior
-from hnbayes.posterior.record import decode, encode
-from hnbayes.potentials.networks import NetworkFunction
 from hnbayes.sampling import Draws
 
 # ArviZ knows a group of this name; ours holds the sampler's positions.
@@ -86,17 +83,9 @@ def load(path: str | os.PathLike[str], net: nn.Module, *, likelihood: Any = None
         raise FileNotFoundError(f"there is no file {source}.")
     stored = _read(source, GROUP)
     record = _record(source, stored)
-    _check_network(source, net, record["network"])
     X = torch.from_numpy(np.array(_read(source, "constant_data")["X"].values))
     y = torch.from_numpy(np.array(_read(source, "observed_data")["y"].values))
-    likelihood = _part(source, "likelihood", record, likelihood)
-    model = Model(net, likelihood, _part(source, "prior", record, prior), X)
-    if ParamSpec(*_pairs(record["positions"])) != model.spec:
-        raise ValueError(
-            f"{source} was sampled with another likelihood or prior: its positions are made of "
-            f"{', '.join(name for name, _ in record['positions'])}, those of the model given of "
-            f"{', '.join(model.spec.names)}. Give the same likelihood and prior."
-        )
+    model = model_from_record(record, source, net, X, likelihood, prior)
     stats = _read(source, "sample_stats")
     draws = Draws(
         positions=torch.from_numpy(np.array(stored["position"].values)).to(model.like.dtype),
@@ -123,28 +112,10 @@ def _positions(posterior: Posterior) -> Any:
     record = {
         "format": FORMAT,
         "version": __version__,
-        "network": _shapes(model.function.spec),
-        "positions": _shapes(model.spec),
-        "likelihood": _encoded(model.likelihood),
-        "prior": _encoded(model.prior),
+        **model_to_record(model),
         "metadata": {name: value for name, value in draws.metadata.items() if isinstance(value, (str, int, float))},
     }
     return xr.Dataset(variables, attrs={RECORD: json.dumps(record)})
-
-
-def _encoded(part: Any) -> Any:
-    try:
-        return encode(part)
-    except TypeError:
-        return None  # `load` asks for it
-
-
-def _shapes(spec: ParamSpec) -> list[tuple[str, tuple[int, ...]]]:
-    return list(zip(spec.names, spec.shapes, strict=True))
-
-
-def _pairs(shapes: list[Any]) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
-    return tuple(name for name, _ in shapes), tuple(tuple(shape) for _, shape in shapes)
 
 
 def _path(path: Any) -> pathlib.Path:
@@ -180,26 +151,3 @@ def _record(path: pathlib.Path, stored: Any) -> dict[str, Any]:
     if record["format"] > FORMAT:
         raise ValueError(f"{path} was written by hnbayes {record['version']}, which is newer. Update hnbayes.")
     return record
-
-
-def _check_network(path: pathlib.Path, net: nn.Module, network: list[Any]) -> None:
-    spec, stored = NetworkFunction(net).spec, ParamSpec(*_pairs(network))
-    if spec == stored:
-        return
-    ours, theirs = dict(_shapes(spec)), dict(_shapes(stored))
-    differing = [name for name in {**theirs, **ours} if ours.get(name) != theirs.get(name)]
-    told = "; ".join(
-        f"{name!r} is {theirs.get(name, 'not there')} in the file, {ours.get(name, 'not there')} in the network"
-        for name in differing[:4]
-    )
-    raise ValueError(f"{path} holds the posterior of another network: {told or 'its parameters have another order'}.")
-
-
-def _part(path: pathlib.Path, name: str, record: dict[str, Any], given: Any) -> Any:
-    if given is not None:
-        return given
-    if record[name] is None:
-        raise ValueError(
-            f"{path} was sampled with a {name} that files can't hold. Pass {name}=... as to hnbayes.sample."
-        )
-    return decode(record[name])

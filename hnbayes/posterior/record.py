@@ -54,13 +54,32 @@ def decode(record: Any, made: dict[str, Any] | None = None) -> Any:
     key = json.dumps(record, sort_keys=True)
     if key not in made:
         if "tensor" in record:
-            made[key] = torch.tensor(record["tensor"], dtype=getattr(torch, record["dtype"]))
+            made[key] = torch.tensor(record["tensor"], dtype=_dtype(record["dtype"]))
         elif "mapping" in record:
             made[key] = {name: decode(item, made) for name, item in record["mapping"]}
         else:
             arguments = {name: decode(item, made) for name, item in record["arguments"].items()}
-            made[key] = getattr(ROOMS[record["room"]], record["class"])(**arguments)
+            made[key] = _class(record["room"], record["class"])(**arguments)
     return made[key]
+
+
+def _class(room: str, name: str) -> Any:
+    """A class that a file may name: a likelihood, a prior or a distribution, and nothing else that is in reach.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    found = getattr(ROOMS.get(room), name, None)
+    if not (isinstance(found, type) and issubclass(found, (Likelihood, Prior, Distribution))):
+        raise ValueError(f"a file may hold likelihoods, priors and distributions; received {room}.{name}.")
+    return found
+
+
+def _dtype(name: str) -> torch.dtype:
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise ValueError(f"a tensor in a file must have a dtype of torch; received {name}.")
+    return found
 
 
 def _made_of(room: str, value: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,10 +11,12 @@ from hnbayes._checks import check_count
 from hnbayes.kernels.kernel import Kernel
 from hnbayes.posterior.model import Model
 from hnbayes.posterior.posterior import Posterior
+from hnbayes.posterior.resume import write_model
 from hnbayes.posterior.starts import starts
 from hnbayes.potentials.base import CompileMode
 from hnbayes.rng import resolve_seed
 from hnbayes.sampling import sample_potential
+from hnbayes.sampling.run_folder import folder_of, refuse_run
 
 OPTIONS = frozenset(inspect.signature(sample_potential).parameters) - {
     "potential",
@@ -47,7 +49,8 @@ def sample(
     """Sample the posterior of a network's weights, and of what the likelihood learns beside them.
 
     What is sampled are unconstrained numbers, as `Model.spec` names them; scales go through a logarithm, with its
-    Jacobian. Chain c is a function of (seed, c) alone. Ctrl-C returns what has been drawn so far.
+    Jacobian. Chain c is a function of (seed, c) alone. Ctrl-C returns what has been drawn so far. With `checkpoint`, a
+    folder, a run that is stopped in whatever way goes on by `hnbayes.resume(folder, net)`.
 
     Args:
         net: any `torch.nn.Module` from inputs (N, ...) to one tensor (N, ...), with parameters of float32 or float64,
@@ -70,7 +73,8 @@ def sample(
         seed: a non-negative integer; None draws one from torch's global generator.
         compile: see `Potential`.
         **options: those of `sample_potential`: step_size, num_steps, target_accept, max_tree_depth, metric, thin,
-            progress, save_warmup, callbacks, adapt_step_size, adaptation, chain_ids.
+            progress, save_warmup, callbacks, adapt_step_size, adaptation, chain_ids, checkpoint, checkpoint_every,
+            storage_dtype.
 
     Returns:
         The posterior.
@@ -84,11 +88,16 @@ def sample(
         raise TypeError(f"options must be of {', '.join(sorted(OPTIONS))}; received {', '.join(unknown)}.")
     chains, map_steps = check_count("chains", chains), check_count("map_steps", map_steps, 0)
     seed = resolve_seed(seed)
+    folder = None if options.get("checkpoint") is None else folder_of(options["checkpoint"])
+    if folder is not None:
+        refuse_run(folder)  # before what takes long
     model = Model(net, likelihood, prior, X)
     inputs, data = model.data(X, y)
     U = model.potential(inputs, data, compile)
     chain_ids = options.get("chain_ids") or range(chains)
     positions = starts(model, U, init, chain_ids, seed, map_steps)
+    if folder is not None:
+        write_model(folder, model, inputs, data)
     try:
         result = sample_potential(U, positions, kernel=kernel, warmup=warmup, draws=draws, seed=seed, **options)
     except Exception as error:
