@@ -12,12 +12,13 @@ EXAMPLES = """\
 examples:
   hnbayes sample wine.csv --target quality --out out/wine
   hnbayes sample iris.csv --target species --task classification --hidden 20,20 --prior normal:1
+  hnbayes sample wine.csv --target quality --checkpoint run; hnbayes sample --resume run
   hnbayes diagnose out/wine/posterior.nc
   hnbayes predict out/wine/posterior.nc new.csv -o predictions.csv
   hnbayes report out/wine/posterior.nc -o report.html
 
 exit codes: 0 done; 1 a failure of the program; 2 input that can't be used; 3 `diagnose --strict` found a reason to
-stop; 130 interrupted
+stop; 130 interrupted (by Ctrl-C), 143 ended (by SIGTERM)
 """
 LIKELIHOODS = ("gaussian", "heteroscedastic", "student_t", "categorical", "poisson", "negative_binomial")
 PRIORS = ("normal", "fan_in", "laplace", "student_t", "horseshoe", "hierarchical")
@@ -63,9 +64,11 @@ def _sample(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-
         "  hnbayes sample visits.tsv --target count --task counts --likelihood negative_binomial\n"
         "  hnbayes sample iris.csv --target species --hidden 20,20 --activation relu --chains 8 --out out/iris\n",
     )
-    command.add_argument("table", type=Path, help="CSV, TSV or Parquet file: a header, numbers, no gaps")
-    command.add_argument("--target", required=True, metavar="COLUMN", help="the column to predict")
-    command.add_argument("--out", type=Path, default=Path("out"), metavar="DIR", help="folder for the results (out)")
+    command.add_argument("table", type=Path, nargs="?", help="CSV, TSV or Parquet file: a header, numbers, no gaps")
+    command.add_argument("--target", metavar="COLUMN", help="the column to predict")
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for the results (out, or that of --checkpoint or --resume)"
+    )
 
     model = command.add_argument_group("model")
     model.add_argument("--task", choices=TASKS, help="regression unless the target is text")
@@ -86,10 +89,15 @@ def _sample(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-
     run.add_argument("--kernel", choices=("nuts", "hmc", "metropolis"), default="nuts", help="(nuts)")
     run.add_argument("--chains", type=_count(1), default=4, metavar="N", help="run side by side (4)")
     run.add_argument("--warmup", type=_count(1), default=500, metavar="N", help="transitions a chain (500)")
-    run.add_argument("--draws", type=_count(10), default=500, metavar="N", help="kept a chain (500)")
+    run.add_argument("--draws", type=_count(10), metavar="N", help="kept a chain (500, or those of the resumed run)")
     run.add_argument("--max-tree-depth", type=_count(1), default=8, metavar="N", help="of NUTS (8)")
     run.add_argument("--target-accept", type=_share, default=0.8, metavar="P", help="acceptance to adapt to (0.8)")
     run.add_argument("--seed", type=_count(0), default=0, metavar="N", help="of split, starts and chains (0)")
+    run.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder in which the run can be resumed")
+    run.add_argument(
+        "--checkpoint-every", type=_seconds, default=60.0, metavar="S", help="seconds between checkpoints (60)"
+    )
+    run.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this folder; no table is needed")
     run.add_argument("--test-share", type=_share, default=0.2, metavar="P", help="of rows held out for scores (0.2)")
 
 
@@ -168,6 +176,16 @@ def _count(minimum: int) -> type[int]:
         return value
 
     return count  # type: ignore[return-value]
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be a number of seconds; received {text!r}")
+    return value
 
 
 def _share(text: str) -> float:

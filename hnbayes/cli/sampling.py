@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
+import signal
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hnbayes.cli.arguments import parser
+from hnbayes.cli.checkpoints import check_options, prepare, read_recipe
 from hnbayes.cli.collecting import evidence_of
 from hnbayes.cli.errors import InputError
 from hnbayes.cli.main import Result
@@ -18,10 +24,12 @@ from hnbayes.cli.tables import read_table
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from hnbayes.priors import Prior
 
+# Of each chain, where --draws is not given.
+DRAWS = 500
 # What the scores mean, for the printed table and the page.
 MEANINGS = {
     "rmse": "typical error, in the target's unit (less is better)",
@@ -41,6 +49,32 @@ def run(args: argparse.Namespace) -> Result:
     Raises:
         InputError: if the table or the options can't be used.
     """
+    folder: Path | None = args.resume or args.checkpoint
+    found, rows = _resumed(args) if args.resume else _sampled(args)
+    metadata = found.posterior.draws.metadata
+    if folder is not None and metadata.get("stopped_by"):
+        return _stopped(folder, metadata["stopped_by"])
+    if found.posterior.num_draws == 0:  # Ctrl-C during warm-up: nothing to save
+        raise KeyboardInterrupt
+    out: Path = args.out or folder or Path("out")
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "posterior.nc"
+    save(found, path)
+    evidence = evidence_of(found, pictures=False)
+    report = evidence.report()
+    data = {"posterior": str(path), "scores": evidence.scores, "facts": evidence.facts, "diagnosis": report.to_dict()}
+    (out / "scores.json").write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
+    lines = [f"{rows} rows for training, {len(found.X)} held out", "", score_table(evidence.scores), "", str(report)]
+    if metadata.get("interrupted"):
+        lines.append(f"\ninterrupted: {found.posterior.num_draws} draws a chain are kept")
+    lines += ["", f"saved {path} and {out / 'scores.json'}", f"next: hnbayes report {path}"]
+    return Result("\n".join(lines), data)
+
+
+def _sampled(args: argparse.Namespace) -> tuple[Run, int]:
+    """A new run, and its number of training rows."""
+    if args.table is None or args.target is None:
+        raise InputError("a table and --target are needed, or --resume DIR.")
     table = read_table(args.table)
     if args.target not in table.columns:
         raise InputError(
@@ -59,22 +93,32 @@ def run(args: argparse.Namespace) -> Result:
         where=str(args.table),
     )
     X, y = recipe.inputs(table, str(args.table)), recipe.targets(table, str(args.table))
-    posterior = _sample(args, recipe, X[train], y[train])
-    if posterior.num_draws == 0:  # Ctrl-C during warm-up: nothing to save
-        raise KeyboardInterrupt
-    found = Run(recipe, posterior, X[test], y[test])
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / "posterior.nc"
-    save(found, path)
-    evidence = evidence_of(found, pictures=False)
-    report = evidence.report()
-    data = {"posterior": str(path), "scores": evidence.scores, "facts": evidence.facts, "diagnosis": report.to_dict()}
-    (args.out / "scores.json").write_text(json.dumps(data, indent=2, allow_nan=False) + "\n")
-    lines = [f"{len(train)} rows for training, {len(test)} held out", "", score_table(evidence.scores), "", str(report)]
-    if posterior.draws.metadata.get("interrupted"):
-        lines.append(f"\ninterrupted: {posterior.num_draws} draws a chain are kept")
-    lines += ["", f"saved {path} and {args.out / 'scores.json'}", f"next: hnbayes report {path}"]
-    return Result("\n".join(lines), data)
+    if args.checkpoint is not None:
+        prepare(args.checkpoint, recipe, X[test], y[test])
+    return Run(recipe, _sample(args, recipe, X[train], y[train]), X[test], y[test]), len(train)
+
+
+def _resumed(args: argparse.Namespace) -> tuple[Run, int]:
+    """A run that goes on, and its number of training rows."""
+    from hnbayes.posterior import Posterior, resume
+
+    check_options(args, parser().parse_args(["sample", "--resume", str(args.resume)]))
+    recipe, X, y = read_recipe(args.resume)
+    options = {"draws": args.draws, "checkpoint_every": args.checkpoint_every, "progress": _shows_progress(args)}
+    with quietly():
+        try:
+            posterior = resume(args.resume, recipe.network(), **options)
+        except ValueError as error:
+            raise InputError(f"the run in {args.resume} can't be resumed: {error}") from None
+    if not isinstance(posterior, Posterior):
+        raise InputError(f"{args.resume} holds no run of a network.")
+    return Run(recipe, posterior, X, y), len(posterior.X)
+
+
+def _stopped(folder: Path, by: str) -> Result:
+    again = f"hnbayes sample --resume {shlex.quote(str(folder))}"
+    code = 128 + signal.Signals[by].value
+    return Result(f"stopped by {by}; go on with: {again}", {"stopped_by": by, "resume": again}, code)
 
 
 def score_table(scores: dict[str, float] | Any) -> str:
@@ -102,13 +146,13 @@ def _sample(args: argparse.Namespace, recipe: Recipe, X: Any, y: Any) -> Any:
     import torch
 
     from hnbayes.posterior import sample
-    from hnbayes.sampling import SamplingWarning
 
     options: dict[str, Any] = {} if args.kernel == "metropolis" else {"target_accept": args.target_accept}
     if args.kernel == "nuts":
         options["max_tree_depth"] = args.max_tree_depth
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore", SamplingWarning)  # the report says it
+    if args.checkpoint is not None:
+        options |= {"checkpoint": args.checkpoint, "checkpoint_every": args.checkpoint_every}
+    with quietly(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(args.seed)
         try:
             return sample(
@@ -120,10 +164,24 @@ def _sample(args: argparse.Namespace, recipe: Recipe, X: Any, y: Any) -> Any:
                 kernel=args.kernel,
                 chains=args.chains,
                 warmup=args.warmup,
-                draws=args.draws,
+                draws=args.draws or DRAWS,
                 seed=args.seed,
-                progress=not args.quiet and not args.json and sys.stderr.isatty(),
+                progress=_shows_progress(args),
                 **options,
             )
         except ValueError as error:
             raise InputError(f"{args.table} can't be sampled with these options: {error}") from None
+
+
+def _shows_progress(args: argparse.Namespace) -> bool:
+    return not args.quiet and not args.json and sys.stderr.isatty()
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without the sampler's warnings, which the report repeats."""
+    from hnbayes.sampling import SamplingWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SamplingWarning)
+        yield
