@@ -21,6 +21,7 @@ Host = NDArray[Any]
 # A NumPy array on the CPU or a tensor elsewhere; typing both at once would make every kernel line a union.
 Array = Any
 FEW_ROWS = 16
+HAS_VECDOT = hasattr(np, "vecdot")  # since NumPy 2.0
 
 
 class HostVectors:
@@ -59,7 +60,9 @@ class HostVectors:
 
     def rowdot(self, a: Array, b: Array) -> Host:
         """The dot product of each row, (R, D) x (R, D) -> (R,), on the host."""
-        # A product of (1, D) with (D, 1) matrices is BLAS's dot product of each row, at a third of einsum's cost.
+        # BLAS's dot product of each row, at less than half of einsum's cost; so is a product of (1, D) with (D, 1).
+        if HAS_VECDOT:
+            return np.vecdot(a, b)
         return np.matmul(a[:, None, :], b[:, :, None])[:, 0, 0]
 
     def copy_rows(self, source: Array, target: Array, rows: Host) -> None:

@@ -37,6 +37,7 @@ class State:
         metric: the mass matrices; read while a transition runs, so change a chain's only between transitions.
         fresh: whether a chain has yet to begin its transition, (C,).
         path: the transition on its way; each kernel has its own kind.
+        rows: 0, ..., C - 1.
     """
 
     potential: Potential
@@ -49,6 +50,9 @@ class State:
     metric: Metric
     fresh: Host
     path: Any = None
+
+    def __post_init__(self) -> None:
+        self.rows = np.arange(len(self.energy))
 
     @property
     def chains(self) -> int:
@@ -241,7 +245,7 @@ def _finite_energy(values: Host) -> Host:
     """U as float64; what is not finite, -inf too, counts as infinite energy, so it is never accepted."""
     host = values.astype(np.float64)
     finite = np.isfinite(host)
-    if not finite.all():
+    if np.count_nonzero(finite) < len(host):
         host[~finite] = np.inf
     return host
 

@@ -3,10 +3,10 @@
 Trees are built one leaf at a time: each `advance` is one leapfrog step of every chain, whatever the stage of each
 chain's tree (Phan et al. 2019; Lao and Dillon 2019); `uturn.py` has the checks of the subtrees within.
 
-For a chain of momenta p_i, ..., p_n let T_k = p_0 + ... + p_k - p_k / 2. The generalised U-turn criterion (Betancourt
-2017, appendix A.4.2) asks whether rho . M^-1 p turns negative at an end, with rho the sum of the momenta. We take the
-trapezoidal sum rho = T_n - T_i, in which the two ends count half: it is the displacement up to O(step^2), and doesn't
-miss the U-turn of trajectories whose ends weigh as much as their middle.
+A trajectory from (q_i, p_i) to (q_n, p_n) has turned where going on from an end would bring the ends closer:
+(q_n - q_i) . p <= 0 at either (Hoffman and Gelman 2014, equation 9). The generalised criterion (Betancourt 2017,
+appendix A.4.2) puts the sum of the momenta in place of M (q_n - q_i) / step, which a Euclidean metric doesn't need, and
+which misses U-turns of short trajectories, where the ends weigh as much as their middle.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ MAX_TREE_DEPTH_LIMIT = 20
 
 # The fields of a Tree by kind: a vector, two, one for each depth, a number, or a count a chain.
 VECTORS = (
-    *("q", "p", "v", "gradient", "momentum_sum", "subtree_sum"),
+    *("q", "p", "gradient"),
     *("proposal_q", "proposal_gradient", "candidate_q", "candidate_gradient"),
 )
 ENDS = ("end_q", "end_p", "end_gradient")
-FIRSTS = ("first_v", "first_sum")
+FIRSTS = ("first_q", "first_p")
 NUMBERS = (
     *("proposal_energy", "proposal_hamiltonian", "candidate_energy", "candidate_hamiltonian"),
     *("start", "log_weight", "subtree_log_weight", "accept_sum", "lowest", "highest"),
@@ -55,16 +55,15 @@ class Tree:
     A tree is what is complete; a subtree of as many leaves grows at one of its ends.
 
     Attributes:
-        q, p, v, gradient: the current leaf, with its velocity v = M^-1 p, (C, D).
+        q, p, gradient: the current leaf, (C, D).
         step: signed step size of the subtree, (C, 1).
         end_q, end_p, end_gradient: the tree's left (0) and right (1) end, (C, 2, D).
-        momentum_sum: over the tree, (C, D).
-        subtree_sum: over the subtree so far, (C, D).
-        first_v, first_sum: v and T of the first leaves of open subtrees within the subtree, (C, depth, D).
+        first_q, first_p: the first leaves of open subtrees within the subtree, (C, depth, D).
         proposal_q, proposal_gradient: the state chosen from the tree, (C, D).
         candidate_q, candidate_gradient: the state chosen from the subtree, (C, D).
         proposal_energy, proposal_hamiltonian: U and H of the tree's choice, (C,).
         candidate_energy, candidate_hamiltonian: the same of the subtree's.
+        exponentials: a standard exponential number for each leaf of the subtree, (C, at least its size).
         start: H at the start, (C,).
         log_weight, subtree_log_weight: log of the sum of exp(start - H) over tree and subtree, (C,).
         right: 1 where the subtree grows at the right end, (C,).
@@ -79,16 +78,13 @@ class Tree:
 
     q: Array
     p: Array
-    v: Array
     gradient: Array
     step: Array
     end_q: Array
     end_p: Array
     end_gradient: Array
-    momentum_sum: Array
-    subtree_sum: Array
-    first_v: Array
-    first_sum: Array
+    first_q: Array
+    first_p: Array
     proposal_q: Array
     proposal_gradient: Array
     candidate_q: Array
@@ -97,6 +93,7 @@ class Tree:
     proposal_hamiltonian: Host
     candidate_energy: Host
     candidate_hamiltonian: Host
+    exponentials: Host
     start: Host
     log_weight: Host
     subtree_log_weight: Host
@@ -119,9 +116,8 @@ class Tree:
         shapes |= dict.fromkeys(ENDS, (C, 2, D)) | dict.fromkeys(FIRSTS, (C, max_depth, D)) | {"step": (C, 1)}
         numbers = {name: np.zeros(C) for name in NUMBERS}
         counts = {name: np.zeros(C, np.int64) for name in COUNTS}
-        return cls(
-            **{name: zeros(*shape) for name, shape in shapes.items()}, **numbers, **counts, saturated=np.zeros(C, bool)
-        )
+        vectors = {name: zeros(*shape) for name, shape in shapes.items()}
+        return cls(**vectors, **numbers, **counts, exponentials=np.zeros((C, 1)), saturated=np.zeros(C, bool))
 
 
 class NUTS(Kernel):
@@ -159,7 +155,7 @@ class NUTS(Kernel):
     def advance(self, state: State) -> tuple[State, Finished | None]:
         """One leapfrog step, so one leaf, of every chain's tree."""
         with np.errstate(all="ignore"):
-            if state.fresh.any():
+            if np.count_nonzero(state.fresh):
                 self._begin(state, state.fresh.nonzero()[0])
             tree: Tree = state.path
             energy = integrate(state, tree, tree.step)
@@ -171,14 +167,19 @@ class NUTS(Kernel):
             tree.depth += ended
             if len(complete):
                 ended[complete] = self._merge(state, complete)
-            if not ended.any():
+            if not np.count_nonzero(ended):
                 return state, None
             return state, self._finish(state, ended.nonzero()[0], turning, diverging)
 
-    # The two kinds of random decisions are methods of their own, so that a test can enumerate their outcomes.
+    # The random decisions are methods of their own, so that a test can enumerate their outcomes.
 
-    def _choose(self, state: State, rows: Host, log_probability: Host) -> Host:
-        """Say yes with the given probability (above 1 is 1), for each row."""
+    def _choose_leaf(self, state: State, log_probability: Host) -> Host:
+        """Say yes to the newest leaf with the given probability, for each chain."""
+        tree: Tree = state.path
+        return -tree.exponentials[state.rows, tree.leaf] <= log_probability
+
+    def _choose_subtree(self, state: State, rows: Host, log_probability: Host) -> Host:
+        """Say yes to a complete subtree with the given probability (above 1 is 1), for each row."""
         return log_uniform(state, rows) <= log_probability
 
     def _direction(self, state: State, rows: Host) -> Host:
@@ -196,7 +197,6 @@ class NUTS(Kernel):
         for side in (0, 1):
             tree.end_q[ix, side], tree.end_p[ix, side], tree.end_gradient[ix, side] = q, p, gradient
         tree.proposal_q[ix], tree.proposal_gradient[ix] = q, gradient
-        tree.momentum_sum[ix] = p
         start = state.energy[rows] + kinetic(state, p, rows)
         tree.start[rows] = tree.proposal_hamiltonian[rows] = start
         tree.proposal_energy[rows] = state.energy[rows]
@@ -213,26 +213,34 @@ class NUTS(Kernel):
         tree.q[ix], tree.p[ix] = tree.end_q[ix, side], tree.end_p[ix, side]
         tree.gradient[ix] = tree.end_gradient[ix, side]
         tree.step[ix] = column(state, np.where(right, 1.0, -1.0) * state.step_size[rows])
-        tree.subtree_sum[ix] = 0.0
         tree.right[rows] = right
         tree.subtree_log_weight[rows] = -np.inf
         tree.leaf[rows] = 0
         tree.size[rows] = 1 << tree.depth[rows]
+        self._draw_exponentials(state, rows)
+
+    def _draw_exponentials(self, state: State, rows: Host) -> None:
+        """The random numbers of new subtrees, drawn at once: one by one they cost more than the rest of a leaf."""
+        tree: Tree = state.path
+        sizes = tree.size[rows].tolist()
+        room = tree.exponentials.shape[1]
+        if max(sizes) > room:
+            tree.exponentials = np.pad(tree.exponentials, ((0, 0), (0, max(sizes) - room)))
+        for row, size in zip(rows.tolist(), sizes, strict=True):
+            tree.exponentials[row, :size] = state.streams[row].standard_exponential(size)
 
     def _add_leaf(self, state: State, energy: Host) -> Host:
         """Weigh the new leaf and choose it with probability weight / subtree's weight. Returns divergences (C,)."""
         tree: Tree = state.path
-        tree.v = state.metric.velocity(tree.p)
-        H = energy + kinetic(state, tree.p, velocity=tree.v)
-        # fmin passes NaN over, so it counts as an infinite error.
-        log_weight = -np.fmin(H - tree.start, np.inf)
-        tree.leaf += 1
+        H = energy + kinetic(state, tree.p)
+        # fmax passes NaN over, so it counts as an infinite error.
+        log_weight = np.fmax(tree.start - H, -np.inf)
         tree.accept_sum += np.exp(np.minimum(log_weight, 0.0))
         np.minimum(tree.lowest, log_weight, out=tree.lowest)
         np.maximum(tree.highest, log_weight, out=tree.highest)
         tree.subtree_log_weight = np.logaddexp(tree.subtree_log_weight, log_weight)
-        rows = np.arange(state.chains)
-        chosen = self._choose(state, rows, log_weight - tree.subtree_log_weight)
+        chosen = self._choose_leaf(state, log_weight - tree.subtree_log_weight)
+        tree.leaf += 1
         taken = chosen.nonzero()[0]
         if len(taken):
             state.vectors.copy_rows(tree.q, tree.candidate_q, taken)
@@ -244,15 +252,13 @@ class NUTS(Kernel):
     def _check_subtrees(self, state: State) -> Host:
         """Whether a subtree that the new leaf completes makes a U-turn, (C,)."""
         tree: Tree = state.path
-        tree.subtree_sum += tree.p
-        T = tree.subtree_sum - 0.5 * tree.p
-        return self._open.add(state.vectors, tree.leaf, tree.v, T, tree.first_v, tree.first_sum)
+        return self._open.add(state.vectors, tree.leaf, tree.right, tree.q, tree.p, tree.first_q, tree.first_p)
 
     def _merge(self, state: State, rows: Host) -> Host:
         """Join complete subtrees to their trees. Returns which of the rows end their transition, (R,)."""
         tree: Tree = state.path
         # Biased progressive sampling: prefer the new subtree, as far from the start as possible.
-        chosen = rows[self._choose(state, rows, tree.subtree_log_weight[rows] - tree.log_weight[rows])]
+        chosen = rows[self._choose_subtree(state, rows, tree.subtree_log_weight[rows] - tree.log_weight[rows])]
         cx = state.vectors.index(chosen)
         tree.proposal_q[cx], tree.proposal_gradient[cx] = tree.candidate_q[cx], tree.candidate_gradient[cx]
         tree.proposal_energy[chosen] = tree.candidate_energy[chosen]
@@ -260,17 +266,14 @@ class NUTS(Kernel):
 
         ix, side = state.vectors.index(rows), state.vectors.index(tree.right[rows])
         tree.log_weight[rows] = np.logaddexp(tree.log_weight[rows], tree.subtree_log_weight[rows])
-        tree.momentum_sum[ix] += tree.subtree_sum[ix]
         tree.end_q[ix, side], tree.end_p[ix, side] = tree.q[ix], tree.p[ix]
         tree.end_gradient[ix, side] = tree.gradient[ix]
         tree.depth[rows] += 1
         tree.n_steps[rows] += tree.leaf[rows]
         tree.leaf[rows] = 0
 
-        left_p, right_p = tree.end_p[ix, 0], tree.end_p[ix, 1]
-        rho = tree.momentum_sum[ix] - 0.5 * (left_p + right_p)
-        velocity = state.metric.velocity
-        turning = is_turning(state.vectors, velocity(left_p, ix), velocity(right_p, ix), rho)
+        displacement = tree.end_q[ix, 1] - tree.end_q[ix, 0]
+        turning = is_turning(state.vectors, displacement, tree.end_p[ix, 0], tree.end_p[ix, 1])
         tree.saturated[rows] = ~turning & (tree.depth[rows] >= self.max_tree_depth)
         ended = turning | tree.saturated[rows]
         going_on = rows[~ended]

@@ -19,16 +19,16 @@ FEW_CHAINS = 16
 LONG_VECTOR = 500
 
 
-def is_turning(vectors: Vectors, first_v: Array, last_v: Array, rho: Array) -> Host:
-    """Whether the velocity v = M^-1 p at either end points against the displacement: v . rho <= 0.
+def is_turning(vectors: Vectors, displacement: Array, first_p: Array, last_p: Array) -> Host:
+    """Whether the momentum at either end points against the displacement from the first to the last.
 
     Args:
         vectors: where vectors live.
-        first_v: velocities at one end, (R, D).
-        last_v: velocities at the other, (R, D).
-        rho: trapezoidal sum of the momenta from end to end, (R, D).
+        displacement: q_n - q_i in the order of time, (R, D).
+        first_p: p_i, (R, D).
+        last_p: p_n, (R, D).
     """
-    return (vectors.rowdot(rho, last_v) <= 0) | (vectors.rowdot(rho, first_v) <= 0)
+    return (vectors.rowdot(displacement, last_p) <= 0) | (vectors.rowdot(displacement, first_p) <= 0)
 
 
 class OpenSubtrees:
@@ -41,53 +41,58 @@ class OpenSubtrees:
     def __init__(self, max_depth: int) -> None:
         self._slot, self._closed = subtree_tables(max_depth)
 
-    def add(self, vectors: Vectors, leaves: Host, v: Array, T: Array, first_v: Array, first_sum: Array) -> Host:
+    def add(
+        self, vectors: Vectors, leaves: Host, right: Host, q: Array, p: Array, first_q: Array, first_p: Array
+    ) -> Host:
         """Take the newest leaf of each chain: it opens a subtree, or closes one or more.
 
         Args:
             vectors: where vectors live.
             leaves: number of leaves of each chain's subtree, the newest included, (C,).
-            v: the newest leaf's velocity M^-1 p, (C, D).
-            T: the sum of the subtree's momenta with the newest counted half, (C, D).
-            first_v: velocities of first leaves, (C, depth, D); changed.
-            first_sum: T of first leaves, (C, depth, D); changed.
+            right: 1 where the subtree grows forwards in time, 0 where backwards, (C,).
+            q: position of the newest leaf, (C, D).
+            p: its momentum, (C, D).
+            first_q: positions of first leaves, (C, depth, D); changed.
+            first_p: their momenta, (C, depth, D); changed.
 
         Returns:
             Whether a subtree that the leaf closes makes a U-turn, (C,).
         """
-        chains, dimension = v.shape
+        chains, dimension = q.shape
         if isinstance(vectors, HostVectors) and (chains <= FEW_CHAINS or dimension >= LONG_VECTOR):
-            return self._add_one_by_one(leaves, v, T, first_v, first_sum)
-        return self._add_at_once(vectors, leaves, v, T, first_v, first_sum)
+            return self._add_one_by_one(leaves, right, q, p, first_q, first_p)
+        return self._add_at_once(vectors, leaves, right, q, p, first_q, first_p)
 
-    def _add_one_by_one(self, leaves: Host, v: Array, T: Array, first_v: Array, first_sum: Array) -> Host:
+    def _add_one_by_one(self, leaves: Host, right: Host, q: Array, p: Array, first_q: Array, first_p: Array) -> Host:
         turning = np.zeros(len(leaves), bool)
-        for row, leaf in enumerate(leaves.tolist()):
+        for row, (leaf, forwards) in enumerate(zip(leaves.tolist(), right.tolist(), strict=True)):
             closed = self._closed[leaf - 1]
             if not closed:
                 slot = self._slot[leaf - 1]
-                first_v[row, slot], first_sum[row, slot] = v[row], T[row]
+                first_q[row, slot], first_p[row, slot] = q[row], p[row]
                 continue
-            last_v, last_sum = v[row], T[row]
+            last_q, last_p = q[row], p[row]
             for slot in closed:
-                rho = last_sum - first_sum[row, slot]
-                if rho.dot(last_v) <= 0 or rho.dot(first_v[row, slot]) <= 0:
+                displacement = last_q - first_q[row, slot] if forwards else first_q[row, slot] - last_q
+                if displacement.dot(last_p) <= 0 or displacement.dot(first_p[row, slot]) <= 0:
                     turning[row] = True
                     break
         return turning
 
     def _add_at_once(
-        self, vectors: Vectors, leaves: Host, v: Array, T: Array, first_v: Array, first_sum: Array
+        self, vectors: Vectors, leaves: Host, right: Host, q: Array, p: Array, first_q: Array, first_p: Array
     ) -> Host:
         turning = np.zeros(len(leaves), bool)
         opening, closing = self._pairs(leaves)
         if len(opening):
             ix, slot = vectors.index(opening[0]), vectors.index(opening[1])
-            first_v[ix, slot], first_sum[ix, slot] = v[ix], T[ix]
+            first_q[ix, slot], first_p[ix, slot] = q[ix], p[ix]
         if len(closing):
             rows = closing[0]
             ix, slot = vectors.index(rows), vectors.index(closing[1])
-            turns = is_turning(vectors, first_v[ix, slot], v[ix], T[ix] - first_sum[ix, slot])
+            sign = vectors.from_host(np.where(right[rows], 1.0, -1.0)[:, None])
+            displacement = sign * (q[ix] - first_q[ix, slot])
+            turns = is_turning(vectors, displacement, first_p[ix, slot], p[ix])
             turning[rows[turns]] = True
         return turning
 

@@ -21,6 +21,8 @@ aten = torch.ops.aten
 
 # With an array of more elements dispatch no longer matters, and torch is ahead by its threads and its memory.
 LARGEST = 100_000
+# From so many elements on BLAS adds up the rows of a matrix, as a product with ones, faster than a reduction does.
+LARGE_SUM = 4_096
 # Above so many elements torch divides elementwise work among threads, and its log1p and expm1 are vectorised.
 LARGE = 32_768
 LARGE_SCALAR = 2_048
@@ -190,10 +192,7 @@ class _Translation:
             self._assign(node, name, f"{self._whole(source)}.reshape({tuple(_meta(node).shape)})", _meta(node).shape)
         elif target in (aten.transpose.int, aten.t.default):
             axes = node.args[1:] if target is aten.transpose.int else (0, 1)
-            if _meta(source).ndim < 2:
-                self._is(node, self._whole(source), _meta(node).shape)
-            else:
-                self._assign(node, name, f"np.swapaxes({self._whole(source)}, {axes[0]}, {axes[1]})", _meta(node).shape)
+            self._swap(node, name, int(axes[0]), int(axes[1]))
         elif target is aten.permute.default:
             self._assign(node, name, f"{self._whole(source)}.transpose({tuple(node.args[1])})", _meta(node).shape)
         elif target is aten.select.int:
@@ -213,13 +212,34 @@ class _Translation:
             self._assign(node, name, f"np.concatenate(({parts},), axis={axis})", _meta(node).shape)
         elif target is aten.mm.default:
             self._assign(node, name, f"np.dot({self._whole(source)}, {self._whole(node.args[1])})", _meta(node).shape)
+        elif target is aten.bmm.default:
+            # Without the broadcasting that torch wants to see: NumPy shares a factor among all batches as it is.
+            self._assign(node, name, f"np.matmul({self._name(source)}, {self._name(node.args[1])})", _meta(node).shape)
         elif getattr(target, "__name__", "") == "host_tanh":
             self._assign(node, name, f"np.tanh({self._name(source)})", self.shapes[source])
         else:
             self._torch(node, name)
 
+    def _swap(self, node: Any, name: str, first: int, second: int) -> None:
+        source = node.args[0]
+        ndim, real = _meta(source).ndim, self.shapes[source]
+        if ndim < 2:
+            self._is(node, self._whole(source), _meta(node).shape)
+            return
+        # Counted from the end, the axes are the same in what has yet to be broadcast along the leading ones.
+        first, second = first % ndim - ndim, second % ndim - ndim
+        if len(real) >= -min(first, second):
+            shape = list(real)
+            shape[first], shape[second] = shape[second], shape[first]
+            self._assign(node, name, f"{self._name(source)}.swapaxes({first}, {second})", shape)
+        else:
+            self._assign(node, name, f"{self._whole(source)}.swapaxes({first}, {second})", _meta(node).shape)
+
     def _elementwise(self, node: Any, name: str) -> None:
         target: Any = node.target
+        if target in (aten.mul.Tensor, aten.mul.Scalar) and node.args[1] == 1 and _dtype(node) == _dtype(node.args[0]):
+            self._is(node, self._name(node.args[0]), self.shapes[node.args[0]])  # a copy, in effect
+            return
         size, inputs = _meta(node).numel(), [arg for arg in node.args if isinstance(arg, Node)]
         small = size <= (LARGE_SCALAR if target in SLOW_WHEN_LARGE else LARGE) or target in NUMPY_AT_ANY_SIZE
         if not small:
@@ -274,6 +294,11 @@ class _Translation:
             raise UntranslatableError("sum with options")
         where = "None" if axes is None else str(tuple(axes))
         expression = f"np.add.reduce({self._whole(source)}, axis={where}, keepdims={keep})"
+        value = _meta(source)
+        rows = value.ndim - 2
+        if axes is not None and [axis % value.ndim for axis in axes] == [rows] and value.numel() >= LARGE_SUM:
+            ones = self._constant(np.ones((1, value.shape[rows]), _dtype(source)))
+            expression = f"np.matmul({ones}, {self._whole(source)})" + ("" if keep else f".squeeze({rows})")
         self._assign(node, name, expression, _meta(node).shape)
 
     def _torch(self, node: Any, name: str) -> None:
@@ -304,8 +329,11 @@ class _Translation:
             return "[" + ", ".join(self._torch_argument(item) for item in arg) + "]"
         if arg is None or isinstance(arg, (bool, int)):
             return repr(arg)
+        return self._constant(arg)
+
+    def _constant(self, value: Any) -> str:
         key = f"k{len(self.constants)}"
-        self.constants[key] = arg
+        self.constants[key] = value
         return key
 
     def _assign(self, node: Any, name: str, expression: str, shape: Sequence[int]) -> None:

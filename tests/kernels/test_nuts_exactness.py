@@ -33,6 +33,9 @@ class Prescribed:
     def standard_normal(self, dimension, dtype):
         return self.normal
 
+    def standard_exponential(self, size):
+        return np.zeros(size)  # decisions are prescribed too
+
 
 class ScriptedNUTS(NUTS):
     """NUTS whose decisions follow a script, one row a path, for a single transition of each row.
@@ -81,21 +84,22 @@ class ScriptedNUTS(NUTS):
 
     def advance(self, state):
         self.count[state.fresh] = 0
-        self.merging = False
         return super().advance(state)
 
     def _direction(self, state, rows):
         return self.directions[rows, bit_length(self.count[rows])]
 
-    def _choose(self, state, rows, log_probability):
-        # Within an advance, leaves are decided upon first, then merges.
-        if self.merging:
-            at = 2**self.max_tree_depth - 2 + bit_length(self.count[rows])
-        else:
-            at = self.count.copy()
-            self.count += 1
-            self.leaves.append((self.live.copy(), state.path.q.copy(), state.path.p.copy()))
-        self.merging = True
+    def _choose_leaf(self, state, log_probability):
+        at = self.count.copy()
+        self.count += 1
+        self.leaves.append((self.live.copy(), state.path.q.copy(), state.path.p.copy()))
+        return self._decide(np.arange(state.chains), at, log_probability)
+
+    def _choose_subtree(self, state, rows, log_probability):
+        at = 2**self.max_tree_depth - 2 + bit_length(self.count[rows])
+        return self._decide(rows, at, log_probability)
+
+    def _decide(self, rows, at, log_probability):
         outcome, live = self.outcomes[rows, at], self.live[rows]
         p = np.exp(np.minimum(log_probability, 0.0))
         factor = np.select([outcome == YES, outcome == NO], [p, 1 - p], 1.0)
@@ -112,15 +116,13 @@ def bit_length(count):
 class MergesUniformly(ScriptedNUTS):
     """Right, though not ours: a new subtree is taken with its share of the whole weight."""
 
-    def _choose(self, state, rows, log_probability):
-        if self.merging:
-            log_probability = log_probability - np.logaddexp(log_probability, 0.0)
-        return super()._choose(state, rows, log_probability)
+    def _choose_subtree(self, state, rows, log_probability):
+        return super()._choose_subtree(state, rows, log_probability - np.logaddexp(log_probability, 0.0))
 
 
 class AlwaysTakesNewSubtree(ScriptedNUTS):
-    def _choose(self, state, rows, log_probability):
-        return super()._choose(state, rows, np.zeros(len(rows)) if self.merging else log_probability)
+    def _choose_subtree(self, state, rows, log_probability):
+        return super()._choose_subtree(state, rows, np.zeros(len(rows)))
 
 
 class KeepsInvalidSubtree(ScriptedNUTS):
@@ -138,30 +140,27 @@ class ChecksWholeSubtreesOnly(ScriptedNUTS):
 
     def _check_subtrees(self, state):
         super()._check_subtrees(state)
-        p = state.path.p
+        tree = state.path
         if len(self.leaves) == 1:
-            self.first, self.sum = p.copy(), p.copy()
+            self.first_q, self.first_p = tree.q.copy(), tree.p.copy()
         doublings = bit_length(self.count)
         opening = self.count == 2 ** (doublings - 1)
-        self.sum = np.where(opening[:, None], p, self.sum + p)
-        self.first[opening] = p[opening]
-        velocity = state.metric.velocity
-        rho = self.sum - 0.5 * (self.first + p)
-        turning = is_turning(state.vectors, velocity(self.first), velocity(p), rho)
+        self.first_q[opening], self.first_p[opening] = tree.q[opening], tree.p[opening]
+        displacement = np.where(tree.right[:, None], 1, -1) * (tree.q - self.first_q)
+        turning = is_turning(state.vectors, displacement, self.first_p, tree.p)
         return turning & (self.count == 2**doublings - 1) & ~opening
 
 
-class SumsLopsidedly(ScriptedNUTS):
-    """Takes rho over all momenta but the first, which depends on the direction in which a subtree was built."""
+class MeasuresLopsidedly(ScriptedNUTS):
+    """Takes q half a step further where the subtree was built to, which depends on the direction."""
 
     def _check_subtrees(self, state):
         tree = state.path
-        tree.subtree_sum += tree.p
-        whole = tree.subtree_sum.copy()
-        return self._open.add(state.vectors, tree.leaf, tree.v, whole, tree.first_v, tree.first_sum)
+        ahead = tree.q + 0.5 * tree.step * state.metric.velocity(tree.p)
+        return self._open.add(state.vectors, tree.leaf, tree.right, ahead, tree.p, tree.first_q, tree.first_p)
 
 
-MUTANTS = (AlwaysTakesNewSubtree, KeepsInvalidSubtree, ChecksWholeSubtreesOnly, SumsLopsidedly)
+MUTANTS = (AlwaysTakesNewSubtree, KeepsInvalidSubtree, ChecksWholeSubtreesOnly, MeasuresLopsidedly)
 
 
 def every_outcome(depth):
@@ -277,7 +276,7 @@ def test_it_does_with_subtrees_checked_one_by_one(case, step, monkeypatch):
 
 
 @every_case
-@pytest.mark.parametrize("mutant", [ChecksWholeSubtreesOnly, SumsLopsidedly])
+@pytest.mark.parametrize("mutant", [ChecksWholeSubtreesOnly, MeasuresLopsidedly])
 def test_invariance_rejects_mutants_checked_one_by_one(case, mutant, monkeypatch):
     monkeypatch.setattr(uturn, "FEW_CHAINS", 10**6)
     assert invariance_error(mutant, case, 0.7) > 1e-3
@@ -361,10 +360,10 @@ class RecursiveTree:
         return points, near_weights + far_weights, turned or self._turns(points)
 
     def _turns(self, points):
-        """Whether p M^-1 rho <= 0 at an end, rho the sum of the momenta by the trapezoidal rule."""
-        momenta = torch.stack([p for _, p in points])
-        w = self.case.inverse_mass @ torch.trapezoid(momenta, dim=0)
-        return bool(momenta[0] @ w <= 0 or momenta[-1] @ w <= 0)
+        """Whether (q_n - q_i) . p <= 0 at an end, for points in the order of time."""
+        (first_q, first_p), (last_q, last_p) = points[0], points[-1]
+        displacement = last_q - first_q
+        return bool(first_p @ displacement <= 0 or last_p @ displacement <= 0)
 
 
 STARTS, TREE_DEPTH, TREE_STEP = 50, 6, 0.3
@@ -424,7 +423,7 @@ def test_iterative_tree_is_the_recursive_tree(recursive):
     assert len({tree.depth for tree in trees}) > 2
 
 
-@pytest.mark.parametrize("mutant", [ChecksWholeSubtreesOnly, SumsLopsidedly])
+@pytest.mark.parametrize("mutant", [ChecksWholeSubtreesOnly, MeasuresLopsidedly])
 def test_tree_comparison_rejects_mutants(recursive, mutant):
     assert not matching_trees(mutant, *recursive).all()
 

@@ -39,8 +39,8 @@ def check_agreement(name, draws):
         f"{name}: z {z.max():.2f}, sd ratio {ratio.min():.3f}-{ratio.max():.3f}, R-hat {rhat.max():.4f}, "
         f"{diverged} divergences, {float(draws.stats['n_steps'].double().mean()):.1f} steps"
     )
-    assert diverged == 0
     assert z.max() < 4
+    assert diverged == 0
     assert ratio.min() >= 0.85
     assert ratio.max() <= 1.15
     assert rhat.max() < 1.01
