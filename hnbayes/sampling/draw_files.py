@@ -147,23 +147,36 @@ class DrawFiles:
                     f"{path} is damaged: the {counts[chain]} draws of chain {chain} don't have the checksum they had."
                 )
 
-    def complete(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """Positions (C, S, D) and statistics (C, S) of as many draws as every chain has, mapped from the files."""
-        shortest = int(self.counts.min())
-        positions = self._mapped(0)[: shortest * self.chains * self.dimension]
-        if positions.size < shortest * self.chains * self.dimension:
-            raise DamagedFileError(f"{self.paths[0]} is damaged: it ends before draw {shortest}.")
-        positions = positions.reshape(shortest, self.chains, self.dimension).transpose(1, 0, 2)
-        records = self._mapped(1)[: shortest * self.chains].reshape(shortest, self.chains).T
+    def complete(self, kept: Host | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Positions (C, S, D) and statistics (C, S) of as many draws as every chain has, mapped from the files.
+
+        Args:
+            kept: numbers of the chains to look at, whose draws are then copied; None looks at all.
+        """
+        shortest = int(self.counts.min() if kept is None else self.counts[kept].min())
+        positions, records = self._mapped(0), self._mapped(1)
+        if kept is None:
+            positions = positions[: shortest * self.chains * self.dimension]
+            if positions.size < shortest * self.chains * self.dimension:
+                raise DamagedFileError(f"{self.paths[0]} is damaged: it ends before draw {shortest}.")
+            positions = positions.reshape(shortest, self.chains, self.dimension).transpose(1, 0, 2)
+            records = records[: shortest * self.chains].reshape(shortest, self.chains).T
+        else:
+            positions = np.stack([self._of_chain(positions, c, shortest, self.dimension) for c in kept.tolist()])
+            records = np.stack([self._of_chain(records, c, shortest, 1)[:, 0] for c in kept.tolist()])
         return torch.from_numpy(positions), {name: torch.from_numpy(records[name]) for name in self.stats}
 
-    def ragged(self) -> tuple[Tensor, ...] | None:
+    def ragged(self, kept: Host | None = None) -> tuple[Tensor, ...] | None:
         """Every draw of each chain, if they have not equally many."""
-        if (self.counts == self.counts[0]).all():
+        chains = range(self.chains) if kept is None else kept.tolist()
+        counts = [int(self.counts[chain]) for chain in chains]
+        if len(set(counts)) == 1:
             return None
         values = self._mapped(0)
-        chains = enumerate(self.counts.tolist())
-        return tuple(torch.from_numpy(self._of_chain(values, chain, count, self.dimension)) for chain, count in chains)
+        return tuple(
+            torch.from_numpy(self._of_chain(values, chain, count, self.dimension))
+            for chain, count in zip(chains, counts, strict=True)
+        )
 
     def _of_chain(self, values: Host, chain: int, count: int, width: int) -> Host:
         """A chain's draws (count, width) among the numbers or records of a file."""

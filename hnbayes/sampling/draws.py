@@ -100,14 +100,23 @@ class Recorder:
         # Last, so that an interrupt leaves no half-written draw among those that count.
         self.counts[chains] += 1
 
-    def complete(self) -> tuple[Tensor, dict[str, Tensor]]:
-        """Positions and stats of as many draws as every chain has."""
+    def complete(self, kept: Host | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Positions and stats of as many draws as every chain has.
+
+        Args:
+            kept: numbers of the chains to look at; None looks at all.
+        """
+        if kept is not None:
+            stats = {name: torch.from_numpy(values[kept]) for name, values in self.stats.items()}
+            shortest = int(self.counts[kept].min())
+            return self.positions[kept, :shortest], {name: values[:, :shortest] for name, values in stats.items()}
         shortest = int(self.counts.min())
         stats = {name: torch.from_numpy(values)[:, :shortest] for name, values in self.stats.items()}
         return self.positions[:, :shortest], stats
 
-    def ragged(self) -> tuple[Tensor, ...] | None:
+    def ragged(self, kept: Host | None = None) -> tuple[Tensor, ...] | None:
         """Every draw of each chain, if they have not equally many."""
-        if (self.counts == self.counts[0]).all():
+        chains = range(len(self.counts)) if kept is None else kept.tolist()
+        if len({int(self.counts[chain]) for chain in chains}) == 1:
             return None
-        return tuple(chain[:count] for chain, count in zip(self.positions, self.counts, strict=True))
+        return tuple(self.positions[chain, : self.counts[chain]] for chain in chains)

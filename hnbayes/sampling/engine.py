@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from hnbayes.rng import chain_streams
 from hnbayes.sampling.callbacks import Callback, ProgressBar, StopSampling
 from hnbayes.sampling.draw_files import DrawFiles
 from hnbayes.sampling.draws import Draws, Recorder
+from hnbayes.sampling.isolation import Isolated, drop_failed
 from hnbayes.sampling.loop import Progress, go_on
 from hnbayes.sampling.run_folder import Arrays, RunFolder
 from hnbayes.sampling.settings import FORMAT, Settings, environment, kernel_to_record
@@ -87,6 +88,7 @@ class Run:
                     warmup_sink=self.warmup_recorder,
                     adaptation=self.adaptation if settings.warmup else None,
                     callbacks=(*callbacks, bar) if bar else callbacks,
+                    check=drop_failed if settings.on_error == "drop" else None,
                     watch=_Watch(self, request, every) if self.folder else None,
                 )
                 # An interrupt in the middle of an evaluation leaves nothing that could go on bit for bit.
@@ -147,7 +149,7 @@ class Run:
         metadata: dict[str, Any] = {
             "kernel": type(self.kernel).__name__,
             "seed": settings.seed,
-            "chains": len(self.progress.done),
+            "chains": len(self.progress.done) - len(self.progress.dropped),
             "warmup": settings.warmup,
             "draws": self.draws,
             "thin": settings.thin,
@@ -159,9 +161,15 @@ class Run:
         }
         if self.stopped_by is not None:
             metadata["stopped_by"] = self.stopped_by
-        warmup = None if self.warmup_recorder is None else self.warmup_recorder.complete()
-        inverse = final.metric.host_inverse()
-        return draws_of(self.recorder, warmup, final.step_size, inverse, self.potential.spec, metadata)
+        return draws_of(
+            self.recorder,
+            self.warmup_recorder,
+            self.progress.dropped,
+            final.step_size,
+            final.metric.host_inverse(),
+            self.potential.spec,
+            metadata | dropped_chains(settings, self.progress.dropped),
+        )
 
     def _seconds(self) -> float:
         return self.elapsed + time.monotonic() - self._began
@@ -194,6 +202,8 @@ def begin(
     state.step_size[:] = step_size or 1.0
     if step_size is None:
         state.step_size[:] = find_step_size(kernel, state)
+        if isinstance(U, Isolated):
+            U.errors.clear()  # of steps that were too large, not of transitions
     run = assemble(U, kernel, state, settings, structure, mode, folder)
     run.warned = warn_if_coarse(state.energy, positions.dtype)
     if folder is not None:
@@ -260,7 +270,8 @@ def assemble(
 
 def draws_of(
     recorder: Recorder | DrawFiles,
-    warmup: tuple[Tensor, dict[str, Tensor]] | None,
+    warmup_recorder: Recorder | DrawFiles | None,
+    dropped: Collection[int],
     step_size: Host,
     inverse: Host,
     spec: ParamSpec | None,
@@ -270,13 +281,23 @@ def draws_of(
 
     Args:
         recorder: of the draws.
-        warmup: positions and statistics of warm-up.
+        warmup_recorder: of the draws of warm-up.
+        dropped: chains that are left out.
         step_size: (C,).
         inverse: inverse mass matrices, (C or 1, ...).
         spec: of the positions.
         metadata: how the run was made.
     """
-    positions, stats = recorder.complete()
+    everyone = np.arange(len(step_size))
+    kept = np.setdiff1d(everyone, list(dropped)).astype(np.int64)
+    if not len(kept):  # as an error has them that has ended the last chain
+        kept = everyone
+    step_size = step_size[kept]
+    if len(inverse) == len(everyone):
+        inverse = inverse[kept]
+    which = kept if len(kept) < len(everyone) else None
+    positions, stats = recorder.complete(which)
+    warmup = None if warmup_recorder is None else warmup_recorder.complete(which)
     chains, _, dimension = positions.shape
     shape = (chains, dimension) if inverse.ndim == 2 else (chains, dimension, dimension)
     return Draws(
@@ -288,8 +309,14 @@ def draws_of(
         warmup_stats=None if warmup is None else warmup[1],
         spec=spec,
         metadata=metadata,
-        ragged_positions=recorder.ragged(),
+        ragged_positions=recorder.ragged(which),
     )
+
+
+def dropped_chains(settings: Settings, dropped: Mapping[int, str]) -> dict[str, Any]:
+    """What a run's metadata says of chains that were dropped, by the numbers of their streams."""
+    numbers = sorted({*settings.never_begun, *(settings.chain_ids[chain] for chain in dropped)})
+    return {"dropped_chains": numbers} if numbers else {}
 
 
 class _Watch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -36,6 +36,7 @@ class Progress:
         final: each chain's state is written here when it ends, while its row may run on with others in the batch.
         starts: where the chains began, (C, D): what graphs are prepared with, so that a run that is resumed has those
             of the run that wasn't stopped.
+        dropped: chains that go on no more, and why.
         torn: whether an interrupt came in the middle of an evaluation, after which nothing can go on bit for bit.
     """
 
@@ -44,6 +45,7 @@ class Progress:
     done: Host
     final: State
     starts: Tensor
+    dropped: dict[int, str] = field(default_factory=dict)
     torn: bool = False
 
     @classmethod
@@ -53,9 +55,30 @@ class Progress:
         done = np.zeros(state.chains, np.int64)
         return cls(state, chains, done, state.select(chains), state.positions_tensor().clone())
 
+    def going_on(self, total: int) -> Host:
+        """Which chains have transitions to complete, (C,)."""
+        result: Host = self.done < total
+        if self.dropped:
+            result[list(self.dropped)] = False
+        return result
+
+    def live(self, rows: Host, total: int) -> Host | None:
+        """Those of some rows of the batch whose chains have transitions to complete; None if there are none."""
+        alive = self.going_on(total)[self.chains[rows]]
+        if alive.all():
+            return rows
+        return rows[alive] if alive.any() else None
+
+    def keep(self, chains: Host, rows: Host) -> None:
+        """Write the states of some chains, which stand in these rows of the batch, to the final one."""
+        _write(self.final, chains, self.state, rows)
+        for row in rows:
+            # A stand-in, so that the chain's own stream stays where the chain has ended.
+            self.state.streams[row] = copy.deepcopy(self.state.streams[row])
+
     def begin_again(self) -> None:
-        """All chains set out from where they have ended."""
-        self.chains = np.arange(self.final.chains)
+        """All chains but those that were dropped set out from where they have ended."""
+        self.chains = np.setdiff1d(np.arange(self.final.chains), list(self.dropped)).astype(np.int64)
         self.state = self.final.select(self.chains)
         self.state.fresh[:] = True
 
@@ -114,6 +137,7 @@ def go_on(
     warmup_sink: Sink | None = None,
     adaptation: Adaptation | None = None,
     callbacks: Sequence[Callback] = (),
+    check: Callable[[Progress, int], bool] | None = None,
     watch: Callable[[Progress], None] | None = None,
 ) -> bool:
     """`run` from any moment on.
@@ -128,6 +152,7 @@ def go_on(
         warmup_sink: takes the transitions of warm-up; None drops them.
         adaptation: adapts step size and metric during warm-up.
         callbacks: told of every completed transition.
+        check: called after every evaluation, before what was completed is stored; says whether it has dropped chains.
         watch: called after every evaluation, when what was completed is stored; may raise StopSampling.
 
     Returns:
@@ -139,8 +164,10 @@ def go_on(
         while len(progress.chains):
             state, finished = kernel.advance(progress.state)
             progress.state = state
+            fewer = check is not None and check(progress, total)
             stop = False
-            if finished is not None and (rows := _live(finished.rows, done[progress.chains] < total)) is not None:
+            rows = None if finished is None else progress.live(finished.rows, total)
+            if finished is not None and rows is not None:
                 ids = progress.chains[rows]
                 info = finished.info
                 if len(rows) < len(finished.rows):
@@ -153,25 +180,22 @@ def go_on(
                     adaptation.update(state, rows[warm], ids[warm], done[ids[warm]], info["acceptance_rate"][warm])
                 if callbacks:
                     stop = _tell(callbacks, Event(ids, done[ids], warmup, total, positions, info))
-                _end(kernel, progress, ids, rows, total)
+                ended = done[ids] >= total
+                if ended.any():
+                    progress.keep(ids[ended], rows[ended])
+                    fewer = True
+            if fewer:
+                _shrink(kernel, progress, progress.going_on(total))
             if watch is not None:
                 watch(progress)
             if stop:
                 raise StopSampling
     except (KeyboardInterrupt, StopSampling) as error:
         progress.torn = isinstance(error, KeyboardInterrupt)
-        going_on = np.flatnonzero(done[progress.chains] < total)
+        going_on = np.flatnonzero(progress.going_on(total)[progress.chains])
         _write(progress.final, progress.chains[going_on], progress.state, going_on)
         return True
     return False
-
-
-def _live(rows: Host, live: Host) -> Host | None:
-    """Those of some rows whose chains haven't ended; None if there are none."""
-    alive = live[rows]
-    if alive.all():
-        return rows
-    return rows[alive] if alive.any() else None
 
 
 def _tell(callbacks: Sequence[Callback], event: Event) -> bool:
@@ -184,20 +208,7 @@ def _tell(callbacks: Sequence[Callback], event: Event) -> bool:
     return False
 
 
-def _end(kernel: Kernel, progress: Progress, ids: Host, rows: Host, total: int) -> None:
-    """Write down chains that have completed all their transitions; shrink the batch if it is time."""
-    ended = progress.done[ids] >= total
-    if not ended.any():
-        return
-    state = progress.state
-    _write(progress.final, ids[ended], state, rows[ended])
-    for row in rows[ended]:
-        # A stand-in, so that the chain's own stream stays where the chain has ended.
-        state.streams[row] = copy.deepcopy(state.streams[row])
-    _drop_ended(kernel, progress, progress.done < total)
-
-
-def _drop_ended(kernel: Kernel, progress: Progress, going_on: Host) -> None:
+def _shrink(kernel: Kernel, progress: Progress, going_on: Host) -> None:
     """Shrink the batch once half of its rows belong to chains that have ended.
 
     Not before: each new number of rows costs a new capture of the potential's graph. And not for few rows of a graph

@@ -21,7 +21,8 @@ from hnbayes.sampling.arguments import check_callbacks, check_interval
 from hnbayes.sampling.callbacks import Callback
 from hnbayes.sampling.draw_files import DrawFiles
 from hnbayes.sampling.draws import Draws
-from hnbayes.sampling.engine import Run, assemble, draws_of, first_state
+from hnbayes.sampling.engine import Run, assemble, draws_of, dropped_chains, first_state
+from hnbayes.sampling.isolation import Isolated
 from hnbayes.sampling.run_folder import Arrays, RunFolder, read_start
 from hnbayes.sampling.settings import FORMAT, Settings, environment, kernel_from_record
 
@@ -65,7 +66,8 @@ def resume_potential(
         draws = check_count("draws", draws)
     with RunFolder(folder, "resume") as held:
         start, record = read_start(held.path)
-        run = _run_of(held, start, record, as_potential(potential, compile=record["compile"]))
+        U = as_potential(potential, compile=record["compile"])
+        run = _run_of(held, start, record, U if record["settings"]["on_error"] == "raise" else Isolated(U))
         held.newest(run.restore)
         if draws is not None and draws < run.draws:
             raise ValueError(f"draws must be at least the {run.draws} that the run was asked for; received {draws}.")
@@ -107,7 +109,6 @@ def read_draws(folder: str | os.PathLike[str]) -> Draws:
     metadata = {
         "kernel": type(kernel).__name__,
         "seed": settings.seed,
-        "chains": chains,
         "warmup": settings.warmup,
         "draws": int(newest["draws"]),
         "thin": settings.thin,
@@ -116,9 +117,10 @@ def read_draws(folder: str | os.PathLike[str]) -> Draws:
         "version": record["environment"]["hnbayes"],
         "interrupted": int(bool((arrays["done"] < settings.warmup + newest["draws"]).any())),
     }
-    warmup = files["warmup"].complete() if "warmup" in files else None
     spec = None if record["spec"] is None else ParamSpec(*record["spec"])
-    return draws_of(files["draws"], warmup, step_size, inverse, spec, metadata)
+    dropped = {int(chain): str(reason) for chain, reason in newest["dropped"]}
+    metadata |= {"chains": chains - len(dropped), **dropped_chains(settings, dropped)}
+    return draws_of(files["draws"], files.get("warmup"), dropped, step_size, inverse, spec, metadata)
 
 
 def _run_of(held: RunFolder, start: Arrays, record: dict[str, Any], U: Potential) -> Run:

@@ -28,6 +28,7 @@ from hnbayes.sampling.arguments import (
 from hnbayes.sampling.callbacks import Callback
 from hnbayes.sampling.draws import Draws
 from hnbayes.sampling.engine import begin
+from hnbayes.sampling.isolation import Isolated, without_bad_starts
 from hnbayes.sampling.run_folder import RunFolder
 from hnbayes.sampling.settings import Settings, kernel_to_record
 
@@ -56,6 +57,7 @@ def sample_potential(
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: float = 60.0,
     storage_dtype: torch.dtype | None = None,
+    on_error: Literal["raise", "drop"] = "raise",
 ) -> Draws:
     """Sample exp(-U) with several chains at once.
 
@@ -90,6 +92,9 @@ def sample_potential(
             go to files there, one by one, and what is returned is mapped from these files, so that memory doesn't grow
             with their number; `hnbayes.read_draws` reads them at any time. SIGTERM then ends a run as Ctrl-C does.
         checkpoint_every: seconds between checkpoints; 0 writes one after every evaluation.
+        on_error: what an error of the potential, other than a numerical one, does: "raise" ends the run with it; "drop"
+            ends the chain that it comes from, with a warning of its last state, and leaves it out of what is returned;
+            so are chains that can't begin where they are to. The other chains have the draws they would have had.
         storage_dtype: torch.float32 or torch.float64, of draws in files; None keeps that of the positions.
 
     Returns:
@@ -113,9 +118,15 @@ def sample_potential(
     check_callbacks(callbacks)
     U = as_potential(potential, compile=compile)
     check_positions(positions, U.spec, U.dtype)
+    check_choice("on_error", on_error, ("raise", "drop"))
     transition = make_kernel(kernel, num_steps, max_tree_depth)
-    metric_at_start, adapted = initial_metric(metric, positions)
     structure = block_structure(metric, U.spec) if isinstance(metric, (list, tuple)) else None
+    ids = list(numbers_of_chains(chain_ids, len(positions)))
+    never_begun: tuple[int, ...] = ()
+    if on_error == "drop":
+        U = Isolated(U)
+        positions, ids, never_begun = without_bad_starts(U, positions, ids, transition.uses_gradient)
+    metric_at_start, adapted = initial_metric(metric, positions)
     settings = Settings(
         warmup=warmup,
         draws=draws,
@@ -126,9 +137,11 @@ def sample_potential(
         pooled=adaptation == "pooled",
         save_warmup=save_warmup,
         seed=resolve_seed(seed),
-        chain_ids=tuple(numbers_of_chains(chain_ids, len(positions))),
+        chain_ids=tuple(ids),
         storage_dtype=storage_type(storage_dtype, positions),
         steps_assumed=steps_assumed(transition),
+        on_error=on_error,
+        never_begun=never_begun,
     )
     if checkpoint is None:
         return begin(U, transition, positions, settings, step_size, metric_at_start, structure).go(callbacks, progress)

@@ -37,6 +37,8 @@ class Settings:
         chain_ids: their numbers.
         storage_dtype: "float32" or "float64", of draws in files.
         steps_assumed: leapfrog steps a transition, for the decision on compiling.
+        on_error: "raise" or "drop".
+        never_begun: numbers of chains that were dropped where they started.
     """
 
     warmup: int
@@ -51,6 +53,8 @@ class Settings:
     chain_ids: tuple[int, ...]
     storage_dtype: str
     steps_assumed: int
+    on_error: str
+    never_begun: tuple[int, ...]
 
     @property
     def evaluations(self) -> int:
@@ -64,7 +68,8 @@ class Settings:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Settings:
         """From what `to_record` gave."""
-        return cls(**{**record, "chain_ids": tuple(record["chain_ids"])})
+        lists = {name: tuple(record[name]) for name in ("chain_ids", "never_begun")}
+        return cls(**{**record, **lists})
 
 
 def kernel_to_record(kernel: Kernel) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def take(progress: Progress, adaptation: Adaptation | None) -> tuple[Arrays, dic
         "final_streams": [_of_stream(stream) for stream in final.streams],
         "batch_streams": streams,
         "on_device": on_device,
+        "dropped": list(progress.dropped.items()),
     }
 
 
@@ -71,6 +72,7 @@ def put_back(
     for stream, stored in zip(final.streams, record["final_streams"], strict=True):
         stream.bit_generator.state = stored
     progress.done[:] = arrays["done"]
+    progress.dropped = {int(chain): str(reason) for chain, reason in record["dropped"]}
     chains = arrays["chains"]
     if len(chains) < final.chains:
         progress.chains = chains

@@ -13,6 +13,8 @@ from hnbayes.sampling.draws import Draws
 
 ENOUGH_DRAWS = 100
 COARSE_SPACING = 0.1
+# A chain that stands still for half of its draws, and at least so many, is stuck.
+STUCK_DRAWS = 50
 
 
 class SamplingWarning(UserWarning):
@@ -25,6 +27,7 @@ def warn_about(draws: Draws) -> None:
         if draws.metadata.get("interrupted"):
             _warn("the run was interrupted before any draw was kept; save_warmup=True keeps those of warm-up.")
         return
+    _warn_of_stuck(draws)
     stats = draws.stats
     diverging = stats["diverging"]
     count = int(diverging.sum())
@@ -49,6 +52,22 @@ def warn_about(draws: Draws) -> None:
                 f"{share:.0%} of the trajectories were cut at the maximum tree depth: draws are right, but more alike "
                 "than need be. Raise max_tree_depth, or let warm-up run longer."
             )
+
+
+def _warn_of_stuck(draws: Draws) -> None:
+    """Warn of chains that stay where they are, with what is known of their last state."""
+    last = max(draws.num_draws // 2, STUCK_DRAWS)
+    if draws.num_draws < last:
+        return
+    lp = draws.stats["lp"][:, -last:]
+    for chain in torch.nonzero((lp == lp[:, :1]).all(1))[:, 0].tolist():
+        position = draws.positions[chain, -1]
+        shown = ", ".join(f"{x:.4g}" for x in position[:4].tolist()) + (", ..." if len(position) > 4 else "")
+        _warn(
+            f"chain {chain} has not moved in its last {last} draws: it stands at q = ({shown}), |q| = "
+            f"{float(position.double().norm()):.4g}, with U = {-float(lp[chain, -1]):.6g} and step size "
+            f"{float(draws.stats['step_size'][chain, -1]):.3g}. Leave it out, start it elsewhere, or warm up longer."
+        )
 
 
 def warn_if_coarse(energy: Host, dtype: torch.dtype) -> bool:
