@@ -16,6 +16,7 @@ ALLOWED = {
     "_version": set(),
     "_checks": set(),
     "_files": set(),
+    "_untrusted": set(),
     "_distributions": {"_checks"},
     "params": {"_checks"},
     "rng": {"_checks"},
@@ -28,10 +29,10 @@ ALLOWED = {
     "laplace": {"_checks", "params", "rng"},
     "likelihoods": {"_checks", "_distributions"},
     "priors": {"_checks", "_distributions", "params", "rng", "laplace", "potentials"},
-    "posterior": {"_checks", "_distributions", "_version", "params", "rng", "potentials", "kernels", "sampling"}
-    | {"likelihoods", "priors", "inference_data", "laplace", "diagnostics"},
+    "posterior": {"_checks", "_untrusted", "_distributions", "_version", "params", "rng", "potentials", "kernels"}
+    | {"sampling", "likelihoods", "priors", "inference_data", "laplace", "diagnostics"},
     "plots": {"diagnostics"},
-    "cli": {"_version", "inference_data", "diagnostics", "plots", "priors", "posterior", "sampling"},
+    "cli": {"_version", "_untrusted", "inference_data", "diagnostics", "plots", "priors", "posterior", "sampling"},
     "pyro": {"_checks", "_version", "params", "rng", "potentials", "kernels", "sampling", "inference_data"}
     | {"_distributions", "laplace", "likelihoods", "priors"},
     "layers": {"_checks"},

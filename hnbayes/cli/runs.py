@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from hnbayes._untrusted import UntrustedFileError, refuse_unsafe
 from hnbayes.cli.errors import InputError
 from hnbayes.cli.recipe import Recipe
 
@@ -106,6 +107,10 @@ def read_group(path: Path, name: str | None) -> xr.Dataset | None:
     """A group of a netCDF file in memory, or None if it isn't there or the file is none."""
     import xarray as xr
 
+    try:
+        refuse_unsafe(path)
+    except UntrustedFileError as error:
+        raise InputError(str(error)) from None
     try:
         with xr.open_dataset(path, group=name, engine=ENGINE) as data:
             return data.load()

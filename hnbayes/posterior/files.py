@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from hnbayes._checks import describe
+from hnbayes._untrusted import refuse_unsafe
 from hnbayes._version import __version__
 from hnbayes.posterior.groups import to_inference_data
 from hnbayes.posterior.model_record import model_from_record, model_to_record
@@ -128,10 +129,11 @@ def _read(path: pathlib.Path, group: str) -> Any:
     """A group of a file, in memory.
 
     Raises:
-        ValueError: if the file can't be read or has no such group.
+        ValueError: if the file can't be read, has no such group, or refers to other files.
     """
     import xarray as xr
 
+    refuse_unsafe(path)
     try:
         if path.suffix == ".zarr":
             return xr.open_zarr(str(path), group=group, consolidated=False).load()

@@ -58,16 +58,16 @@ def test_an_error_drops_its_chain_alone(kernel):
     assert torch.equal(found.step_size, whole.step_size[others])
     assert torch.equal(found.inverse_metric, whole.inverse_metric[others])
     assert found.metadata["dropped_chains"] == dropped
-    assert found.to_inference_data().posterior.sizes["chain"] == 2
+    assert found.to_inference_data().posterior.sizes["chain"] == len(others)
 
 
 def one_dropped(kernel):
-    """A limit that one chain crosses, found from above, with what came of it."""
+    """A limit that a chain crosses (or two at once), found from above, with what came of it."""
     for limit in np.arange(4.5, 0.5, -0.2):
         dropped, found = attempt(potential(limit), kernel)
         if dropped:
             break
-    assert len(dropped) == 1
+    assert 0 < len(dropped) < 3
     return limit, dropped, found
 
 
