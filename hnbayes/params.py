@@ -31,6 +31,8 @@ class ParamSpec:
             raise ValueError(
                 f"names and shapes must be as many; received {len(self.names)} names and {len(self.shapes)} shapes."
             )
+        if not self.names:
+            raise ValueError("names and shapes must be of at least one tensor; received none.")
         if len(set(self.names)) != len(self.names):
             twice = sorted({name for name in self.names if self.names.count(name) > 1})
             raise ValueError(f"parameter names must differ; received more than once: {', '.join(twice)}.")

@@ -25,7 +25,8 @@ def as_tensor(name: str, values: Any, like: Tensor) -> Tensor:
         ValueError: if there are none, or some are NaN or infinite.
     """
     if isinstance(values, Tensor):
-        tensor = values.detach()
+        # A tensor of inference mode can't take part in what is differentiated.
+        tensor = values.clone() if values.is_inference() else values.detach()
     else:
         tensor = torch.as_tensor(_as_array(name, values), device=like.device)
     if tensor.is_complex():

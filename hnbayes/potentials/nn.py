@@ -88,6 +88,8 @@ def nn_pot_energy(
     tau = check_positive("tau_pred", tau_pred)
     refuse_training_mode(net)
     _check_data(inputs, targets)
+    # Tensors of inference mode can't take part in what is differentiated.
+    inputs, targets = (t.clone() if t.is_inference() else t for t in (inputs, targets))
 
     spec, forward = _as_function(net)
     outputs = _trial_output(net, inputs)
