@@ -1,0 +1,30 @@
+"""The Python blocks of docs/resume.md run, and its list of files is that of a run."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import warnings
+
+import torch
+
+PAGE = pathlib.Path(__file__).parent.parent / "docs" / "resume.md"
+
+
+def test_python_blocks_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    names: dict[str, object] = {}
+    with warnings.catch_warnings():
+        # Runs this short are meant to show the calls, not to converge.
+        warnings.filterwarnings("ignore", category=UserWarning, message=".*(diverged|tree depth|E-BFMI).*")
+        for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL):
+            exec(compile(block, str(PAGE), "exec"), names)
+    assert names["so_far"].num_draws == 80
+    assert names["idata"].posterior["0.weight"].shape == (4, 80, 8, 1)
+    assert names["draws"].positions.shape == (4, 50, 10)
+
+    table = re.findall(r"^\| (`.*?`) \|", PAGE.read_text(), re.MULTILINE)
+    told = {name for row in table for name in re.findall(r"`(.*?)`", row)}
+    found = {re.sub(r"(?<=checkpoint-)\d+", "...", path.name) for path in (tmp_path / "run").iterdir()}
+    assert found == told
