@@ -22,10 +22,10 @@ OWN_OPTIONS: dict[str, tuple[Option, ...]] = {
     "wrn": (
         Option("wrn_block_depth", int, "Wide ResNet: residual blocks in each of its three groups."),
         Option("wrn_widening_factor", int, "Wide ResNet: how many times wider than a ResNet it is."),
-        Option("wrn_use_fc_bias", bool, "Wide ResNet: give the last layer a bias in any case, also with no_bias."),
+        Option("wrn_use_fc_bias", bool, "Wide ResNet: give the last layer a bias."),
     ),
     "iresnet": (
-        Option("iresnet_use_fc_bias", bool, "ImageNet ResNet: give the last layer a bias, also with no_bias."),
+        Option("iresnet_use_fc_bias", bool, "ImageNet ResNet: give the last layer a bias."),
         Option(
             "iresnet_channel_sizes",
             str,
@@ -75,7 +75,7 @@ SHARED_OPTIONS = (
     Option(
         "net_act", str, "Activation function of hidden layers.", choices=("linear", "sigmoid", "relu", "elu", "tanh")
     ),
-    Option("no_bias", bool, "Leave biases out."),
+    Option("no_bias", bool, "Leave biases out of all layers."),
     Option("dropout_rate", float, "Dropout rate of hidden layers; -1 for no dropout."),
     Option("specnorm", bool, "Divide each weight matrix by its largest singular value (spectral normalisation)."),
     Option("batchnorm", bool, "Normalise hidden layers by the statistics of the batch."),

@@ -53,7 +53,7 @@ class Option:
                 check_choice(f"the default of {name}", self.default, self.choices)
             shown = "none" if self.default == "" else "%(default)s"
             settings |= {"type": self.kind, "default": self.default, "choices": self.choices}
-            settings["help"] = f"{self.help} Default: {shown}."
+            settings["help"] = f"{self.help.removesuffix('.')} (default: {shown})."
             if self.choices is None:
                 settings["metavar"] = self.placeholder or PLACEHOLDERS[self.kind]
         try:
