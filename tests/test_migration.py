@@ -26,7 +26,9 @@ def test_the_table_is_what_the_package_has():
 
 
 def test_an_outdated_table_is_noticed():
-    assert migration_table.with_table(PAGE.replace("hnbayes.training.gan`", "hnbayes.training.gans`", 1)) == PAGE
+    outdated = PAGE.replace("hnbayes.training.gan`", "hnbayes.training.gans`", 1)
+    assert outdated != PAGE
+    assert migration_table.with_table(outdated) == PAGE
 
 
 def parameters(signature):
@@ -37,8 +39,6 @@ def parameters(signature):
 def test_documented_signatures_hold(module):
     imported = importlib.import_module(f"hnbayes.utils.{module}")
     for name, documented in migration_table.contract()[module].items():
-        if "..." in documented["signature"]:
-            continue
         here = inspect.signature(getattr(imported, name)).parameters
         for parameter in parameters(documented["signature"]).parameters.values():
             assert parameter.name in here, f"{name} lacks {parameter.name}"
