@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
+import pathlib
 import re
+import shutil
+import subprocess
+import sys
 
 import migration_table
 import pytest
@@ -29,6 +34,23 @@ def test_an_outdated_table_is_noticed():
     outdated = PAGE.replace("hnbayes.training.gan`", "hnbayes.training.gans`", 1)
     assert outdated != PAGE
     assert migration_table.with_table(outdated) == PAGE
+
+
+def test_the_command_makes_a_script_run(tmp_path):
+    if shutil.which("perl") is None:
+        pytest.skip("perl isn't here")
+    command = re.search(r"```bash\n(.*?)\n```", PAGE).group(1)
+    lines = (
+        "from hypnettorch.utils import misc",
+        "from hypnettorch.mnets.mlp import MLP",
+        "print(misc.str_to_ints('3'), MLP)",
+    )
+    (tmp_path / "script.py").write_text("\n".join(lines))
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path)
+    environment = dict(os.environ, PYTHONPATH=str(pathlib.Path(__file__).parent.parent))
+    ran = [sys.executable, "script.py"]
+    result = subprocess.run(ran, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.stdout.strip() == "[3] <class 'hnbayes.mnets.mlp.MLP'>", result.stderr
 
 
 def parameters(signature):

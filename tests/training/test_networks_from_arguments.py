@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 import pytest
 import torch
 from torch import nn
 
+from hnbayes.training.arguments.network_options import WITHOUT_EFFECT
 from hnbayes.utils.cli_args import check_invalid_argument_usage, hnet_args, main_net_args, train_args
 from hnbayes.utils.sim_utils import calc_train_iter, get_hypernet, get_mnet_model
 from hnbayes.utils.torch_utils import get_optimizer
@@ -99,6 +101,34 @@ def test_options_reach_the_network():
     plain = get_mnet_model(parse(MAIN_NETS["iresnet"][0], None), "iresnet", [16, 16, 3], [3], "cpu")
     assert len(biased.param_shapes) > len(plain.param_shapes)
     assert plain.param_shapes[-1] == [3]
+
+
+# Small networks of each type, with nothing but their sizes said.
+PLAIN = {
+    name: " ".join(re.findall(r"--(?:mlp|lenet|resnet|wrn|iresnet|cmlp|srnn)_\S+ [\w,]+", line))
+    for name, (line, *_) in MAIN_NETS.items()
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*has no effect")
+@pytest.mark.parametrize("option", ["net_act", "no_bias", "dropout_rate", "specnorm", "batchnorm"])
+@pytest.mark.parametrize("net_type", MAIN_NETS)
+def test_options_have_an_effect_where_nothing_is_said(net_type, option):
+    """The table that warnings are made from is what networks do."""
+
+    def made(line):
+        _, in_shape, out_shape, shape = MAIN_NETS[net_type]
+        torch.manual_seed(0)
+        args = parse(f"--net_type {net_type} {PLAIN[net_type]} {line}", None)
+        net = get_mnet_model(args, net_type, in_shape, out_shape, "cpu")
+        weights = [0.5 * torch.randn(size) for size in net.param_shapes]
+        outputs = net.train().forward(torch.randn(shape), weights=weights)
+        return net.param_shapes, outputs[0] if isinstance(outputs, tuple) else outputs
+
+    value = {"net_act": " tanh", "dropout_rate": " 0.4"}.get(option, "")
+    (shapes, outputs), (other_shapes, other) = made(""), made(f"--{option}{value}")
+    same = shapes == other_shapes and torch.equal(outputs, other)
+    assert same == (option in WITHOUT_EFFECT[net_type])
 
 
 @pytest.mark.parametrize("prefix", [None, "gen_"])
