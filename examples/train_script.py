@@ -209,6 +209,16 @@ def main(line: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     """
     args = arguments(line)
     device, writer, logger = setup_environment(args, logger_name="train_script")
+    try:
+        return train_and_sample(args, device, writer, logger)
+    finally:
+        writer.close()
+
+
+def train_and_sample(
+    args: argparse.Namespace, device: torch.device, writer: Any, logger: logging.Logger
+) -> dict[str, dict[str, float]]:
+    """The run itself; see `main`."""
     out = pathlib.Path(args.out_dir)
     logger.info("This run writes to %s.", out)
     data = digits(args.val_set_size, args.random_seed, device)
@@ -232,7 +242,6 @@ def main(line: Sequence[str] | None = None) -> dict[str, dict[str, float]]:
     for name, found in scores.items():
         logger.info("%-16s test accuracy %.4f, log likelihood %.4f", name, found["accuracy"], found["lppd"])
         writer.add_scalar(f"test/{name}", found["lppd"], training.iteration)
-    writer.close()
     return scores
 
 

@@ -87,6 +87,40 @@ def test_a_resumed_run_ends_as_one_that_was_not_stopped(tmp_path, script, option
     assert parts == scalars(whole, "train/loss")
 
 
+def test_a_run_that_is_interrupted_between_checkpoints_goes_on(tmp_path, script, monkeypatch):
+    common = ["--epochs", "-1", "--n_iter", "60", "--val_iter", "20", "--draws", "0"]
+    expected = script.main([*common, "--out_dir", str(tmp_path / "whole")])
+    as_it_is = script.batch
+
+    def interrupted(data, iteration, size, seed):
+        if iteration == 47:
+            raise KeyboardInterrupt
+        return as_it_is(data, iteration, size, seed)
+
+    out = tmp_path / "interrupted"
+    monkeypatch.setattr(script, "batch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        script.main([*common, "--out_dir", str(out)])
+    monkeypatch.setattr(script, "batch", as_it_is)
+    assert max(scalars(out, "train/loss")) == 47
+    assert max(checkpoints(out)) == 40
+    assert script.main([*common, "--out_dir", str(out), "--resume", str(out)]) == expected
+    assert min(scalars(tmp_path / "interrupted_1", "train/loss")) == 41
+
+
+def test_an_epoch_has_each_sample_once(script):
+    data = torch.arange(100.0)[:, None], torch.arange(100)
+    epochs = [
+        [script.batch(data, i, 32, seed)[1] for i in range(first, first + 4)]
+        for first, seed in ((0, 1), (4, 1), (0, 2))
+    ]
+    assert [len(rows) for rows in epochs[0]] == [32, 32, 32, 4]
+    orders = [torch.cat(rows) for rows in epochs]
+    assert all(torch.equal(order.sort().values, data[1]) for order in orders)
+    assert not torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
+
+
 def test_another_network_and_another_seed(tmp_path, script):
     common = ["--quick", "--draws", "0", "--epochs", "2", "--net_type", "chunked_mlp"]
     for seed in ("1", "2"):

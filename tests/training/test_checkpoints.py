@@ -218,7 +218,7 @@ def test_abandoned_temporary_files_are_removed(tmp_path: pathlib.Path) -> None:
     ours = [".net_3.0123456789ab.tmp", ".net.0123456789ab.tmp", ".score_list_net.txt.0123456789ab.tmp"]
     others = [
         ".net2_3.0123456789ab.tmp", ".network.0123456789ab.tmp", ".netrc.tmp", "net_3.0123456789ab.tmp",
-        ".net_x.0123456789ab.tmp", ".score_list_net2.txt.0123456789ab.tmp",
+        ".net_x.0123456789ab.tmp", ".net_3.0123456789ab.tmp.old", ".score_list_net2.txt.0123456789ab.tmp",
     ]  # fmt: skip
     for name in [*ours, *others]:
         (tmp_path / name).write_text("left by a process that was killed")
