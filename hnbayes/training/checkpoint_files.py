@@ -8,6 +8,7 @@ import contextlib
 import os
 import pathlib
 import pickle
+import re
 import secrets
 import time
 import zipfile
@@ -24,6 +25,8 @@ from hnbayes._checks import describe
 RECORD = "_ckpt_internal"
 # Temporary files of processes that were killed are removed when they are this old, in seconds.
 ABANDONED = 3600.0
+# What tells the temporary files of several writers apart.
+RANDOM_BYTES = 6
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def written_in_one_step(path: str) -> Iterator[IO[bytes]]:
     file, `.<name>.<random>.tmp`.
     """
     folder, name = os.path.split(os.path.abspath(path))
-    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(6)}.tmp")
+    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(RANDOM_BYTES)}.tmp")
     try:
         with open(temporary, "xb") as file:
             yield file
@@ -81,11 +84,19 @@ def written_in_one_step(path: str) -> Iterator[IO[bytes]]:
 
 def remove_abandoned(folder: str, name: str) -> None:
     """Remove temporary files of a series of checkpoints whose writers were killed an hour ago or earlier."""
-    for entry in os.scandir(folder):
-        if entry.name.startswith(f".{name}") and entry.name.endswith(".tmp"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - entry.stat().st_mtime > ABANDONED:
-                    os.remove(entry.path)
+    stem = re.escape(name)
+    pattern = re.compile(rf"\.({stem}(_\d+)?|{re.escape(list_name(name))})\.[0-9a-f]{{{2 * RANDOM_BYTES}}}\.tmp")
+    with os.scandir(folder) as entries:
+        found = [entry for entry in entries if pattern.fullmatch(entry.name)]
+    for entry in found:
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - entry.stat().st_mtime > ABANDONED:
+                os.remove(entry.path)
+
+
+def list_name(name: str) -> str:
+    """The file that lists a series of checkpoints."""
+    return f"score_list_{name}.txt"
 
 
 def read_record(path: str) -> Record | None:
@@ -111,8 +122,8 @@ def read_record(path: str) -> Record | None:
         return None
 
 
-def load_content(path: str, device: torch.device | str | None, trusted: bool) -> dict[str, Any]:
-    """A checkpoint's content, with its tensors on `device` (the CPU for None).
+def load_content(path: str, device: torch.device, trusted: bool) -> dict[str, Any]:
+    """A checkpoint's content, with its tensors on `device`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -120,13 +131,12 @@ def load_content(path: str, device: torch.device | str | None, trusted: bool) ->
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"there is no checkpoint {path}. get_best_ckpt_path names the best one there is.")
-    where = "cpu" if device is None else device
     try:
         if trusted:
-            content = torch.load(path, map_location=where, weights_only=False)
+            content = torch.load(path, map_location=device, weights_only=False)
         else:
             with safe_types():
-                content = torch.load(path, map_location=where, weights_only=True)
+                content = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         if trusted:
             raise ValueError(f"{path} is not a checkpoint, or a damaged one: {error}") from error
@@ -156,8 +166,8 @@ def safe_types() -> Iterator[None]:
 def _safe_types() -> list[Any]:
     reconstruct = np.empty(0).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
-    dtypes = {type(np.dtype(code)) for code in "?bBhHiIlLqQefdFDgGUSO"}
-    plain = [argparse.Namespace, type(pathlib.Path()), set, frozenset, slice, range, complex, bytearray]
+    dtypes = {type(np.dtype(code)) for code in "?bBhHiIlLqQefdFDgGUSOmMV"}
+    plain = [argparse.Namespace, type(pathlib.Path()), set, frozenset, slice, range, complex, bytes, bytearray]
     found = [reconstruct, scalar, np.ndarray, np.dtype, *dtypes, codecs.encode, *plain]
     if not _takes_names():
         return found
