@@ -30,8 +30,8 @@ class Prescribed:
     def __init__(self, normal):
         self.normal = normal
 
-    def standard_normal(self, dimension, dtype):
-        return self.normal
+    def standard_normal(self, dtype, out):
+        out[:] = self.normal
 
     def standard_exponential(self, size):
         return np.zeros(size)  # decisions are prescribed too
@@ -157,7 +157,7 @@ class MeasuresLopsidedly(ScriptedNUTS):
     def _check_subtrees(self, state):
         tree = state.path
         ahead = tree.q + 0.5 * tree.step * state.metric.velocity(tree.p)
-        return self._open.add(state.vectors, tree.leaf, tree.right, ahead, tree.p, tree.first_q, tree.first_p)
+        return self._open.add(state.vectors, tree.leaves, tree.right, np.stack([ahead, tree.p], 1), tree.first)
 
 
 MUTANTS = (AlwaysTakesNewSubtree, KeepsInvalidSubtree, ChecksWholeSubtreesOnly, MeasuresLopsidedly)
