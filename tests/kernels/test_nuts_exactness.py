@@ -157,7 +157,7 @@ class MeasuresLopsidedly(ScriptedNUTS):
     def _check_subtrees(self, state):
         tree = state.path
         ahead = tree.q + 0.5 * tree.step * state.metric.velocity(tree.p)
-        return self._open.add(state.vectors, tree.leaves, tree.right, np.stack([ahead, tree.p], 1), tree.first)
+        return self._open.add(state.vectors, tree.leaf, tree.right, ahead, tree.p, tree.first_q, tree.first_p)
 
 
 MUTANTS = (AlwaysTakesNewSubtree, KeepsInvalidSubtree, ChecksWholeSubtreesOnly, MeasuresLopsidedly)
