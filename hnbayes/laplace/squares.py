@@ -23,6 +23,7 @@ from torch.func import vjp, vmap
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from hnbayes._checks import check_finite
+from hnbayes.laplace.recurrent import UnrolledRecurrence
 from hnbayes.laplace.samples import Batch, Samples
 from hnbayes.laplace.scores import LikelihoodScores, Scores
 
@@ -106,7 +107,8 @@ class SquaredGradients:
             return self.forward(self.params, batch.inputs, batch.ids)
         if self.way == "vectorised":
             one = vmap(lambda x: self.forward(self.params, x.unsqueeze(batch.dim), None)[0], in_dims=batch.dim)
-            return one(batch.inputs)
+            with UnrolledRecurrence():
+                return one(batch.inputs)
         rows = [batch.part(i, i + 1) for i in range(len(batch))]
         return torch.cat([self.forward(self.params, row.inputs, row.ids) for row in rows])
 
@@ -184,7 +186,10 @@ class SquaredGradients:
                     sums[i] = sums[i] + gradients.square().sum(0)
             return sums
 
-        gradients: list[Tensor] = vmap(squares, in_dims=(batch.dim, 0), randomness="different")(batch.inputs, targets)
+        with UnrolledRecurrence():
+            gradients: list[Tensor] = vmap(squares, in_dims=(batch.dim, 0), randomness="different")(
+                batch.inputs, targets
+            )
         return [gradient.sum(0) for gradient in gradients]
 
     def _by_layer(self, params: Sequence[Tensor], batch: Batch, targets: Tensor) -> list[Tensor]:

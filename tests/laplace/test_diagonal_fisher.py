@@ -192,22 +192,63 @@ def test_recurrent_network_against_a_plain_loop(kind):
         assert_close(mc, squares(params, terms), rtol=0.15)
 
 
-def test_recurrent_network_of_torch():
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.rnn, self.out = nn.RNN(2, 3), nn.Linear(3, 2)
+class OfTorch(nn.Module):
+    """A recurrent layer of torch and a linear output, [S, N, F] or with samples first."""
 
-        def forward(self, x):
-            return self.out(self.rnn(x)[0])
+    def __init__(self, cls, **options):
+        super().__init__()
+        self.inner = cls(2, 3, **options)
+        width = options.get("proj_size") or 3
+        self.out = nn.Linear(width * (2 if options.get("bidirectional") else 1), 2)
 
+    def forward(self, x):
+        return self.out(self.inner(x)[0])
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [
+        (nn.RNN, {}),
+        (nn.RNN, {"nonlinearity": "relu", "bias": False, "num_layers": 2}),
+        (nn.LSTM, {"bidirectional": True, "num_layers": 2}),
+        (nn.LSTM, {"proj_size": 2, "bias": False}),
+        (nn.LSTM, {"proj_size": 2, "bidirectional": True}),
+        (nn.GRU, {"dropout": 0.5, "num_layers": 2}),
+        (nn.GRU, {"bias": False, "bidirectional": True}),
+    ],
+)
+def test_recurrent_networks_of_torch(cls, options, only):
+    only("vmap")  # torch's fused layers have no batching rule: without the loop over steps this would fail
     torch.manual_seed(0)
-    net, x, y = Net().double(), seeded(4, 6, 2), seeded(4, 6, 2, seed=1)
+    net, x, y = OfTorch(cls, **options).double(), seeded(4, 6, 2), seeded(4, 6, 2, seed=1)
+    net.eval()
     terms = [-0.5 * (net(x[:, n : n + 1]) - y[:, n : n + 1]).square().sum() for n in range(6)]
     expected = squares(list(net.parameters()), terms)
-    with pytest.warns(UserWarning, match="one sample at a time"):  # torch's RNN has no batching rule
-        found = diagonal_fisher(net, (x, y), likelihood="gaussian", kind="empirical", time_series=True)
+    found = diagonal_fisher(net, (x, y), likelihood="gaussian", kind="empirical", time_series=True)
     assert_close(found.total, expected)
+
+
+def test_recurrent_network_with_samples_first(only):
+    """A label for each series, the output at its end; and draws of targets."""
+    only("vmap")
+
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.out = nn.LSTM(2, 3, batch_first=True), nn.Linear(6, CLASSES)
+
+        def forward(self, x):
+            _, (h, c) = self.inner(x)
+            return self.out(torch.cat([h[-1], c[-1]], dim=-1))
+
+    torch.manual_seed(0)
+    net, x = Last().double(), seeded(8, 5, 2)
+    log_p = [net(row[None]).log_softmax(-1)[0] for row in x]
+    terms = [row[c] * row[c].detach().exp().sqrt() for row in log_p for c in range(CLASSES)]
+    expected = squares(list(net.parameters()), terms)
+    assert_close(diagonal_fisher(net, (x, torch.zeros(8))).total, expected)
+    drawn = diagonal_fisher(net, (x, torch.zeros(8)), kind="monte_carlo", draws=2000, seed=0).total
+    assert_close(drawn, expected, rtol=0.15)
 
 
 def test_memory_bounds_the_pieces(monkeypatch, only):
