@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import dataclasses
 import itertools
 import multiprocessing
 import pathlib
@@ -65,11 +64,9 @@ def prepare(args: argparse.Namespace) -> None:
 def work(job: Job) -> tuple[float, list[float]]:
     """Validation accuracy at the end, and test accuracies after each task, of one run."""
     method, scenario, strength, seed = job
-    # A strength is chosen by the modes of sequential Bayes; sampling is for what is tested.
-    budget = dataclasses.replace(BUDGET, draws=0) if seed in CHOICE_SEEDS else BUDGET
     limit = ARGS.limit or (2000 if ARGS.mnist else None)
     tasks = split(*DATA, seed=seed, limit=limit)
-    learner = run(method, scenario, tasks, seed, budget, strength)
+    learner = run(method, scenario, tasks, seed, BUDGET, strength)
     return learner.accuracy(tasks, len(tasks) - 1, "validation"), learner.history
 
 
