@@ -1,4 +1,4 @@
-"""torch's RNN, LSTM and GRU written out step by step, because `vmap` can't vectorise the fused ones."""
+"""torch's RNN, LSTM and GRU step by step: the fused ones hide their linear layers, and `vmap` refuses them."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def _unroll(
         for backwards in range(directions):
             at = layer * directions + backwards
             own = weights[at * size : (at + 1) * size]
-            inputs = linear(steps, own[0], own[2] if biases else None)
             rest = [own[1], *own[3:]] if biases else list(own[1:])
             state: State = tuple(s[at] for s in states)
             seen = []
-            for row in inputs.flip(0) if backwards else inputs:
-                state = cell(row, state, rest, biases)
+            # A step at a time, so that each product is one of samples alone, as `LinearLayers` wants it.
+            for row in steps.flip(0) if backwards else steps:
+                state = cell(linear(row, own[0], own[2] if biases else None), state, rest, biases)
                 seen.append(state[0])
             outputs.append(torch.stack(seen[::-1] if backwards else seen))
             last.append(state)

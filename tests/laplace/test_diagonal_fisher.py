@@ -48,6 +48,19 @@ def only(monkeypatch):
     return choose
 
 
+@pytest.fixture
+def but(monkeypatch):
+    """Make all but one of the two fast ways fail; that they aren't used is a warning, which is an error here."""
+
+    def fail(*_):
+        raise RuntimeError("not this way")
+
+    def choose(way):
+        monkeypatch.setattr(SquaredGradients, {"_by_layer": "_vectorised", "_vectorised": "_by_layer"}[way], fail)
+
+    return choose
+
+
 WAYS = [
     "layers",
     "vmap",
@@ -217,8 +230,9 @@ class OfTorch(nn.Module):
         (nn.GRU, {"bias": False, "bidirectional": True}),
     ],
 )
-def test_recurrent_networks_of_torch(cls, options, only):
-    only("vmap")  # torch's fused layers have no batching rule: without the loop over steps this would fail
+@pytest.mark.parametrize("way", ["_by_layer", "_vectorised"])
+def test_recurrent_networks_of_torch(cls, options, way, but):
+    but(way)
     torch.manual_seed(0)
     net, x, y = OfTorch(cls, **options).double(), seeded(4, 6, 2), seeded(4, 6, 2, seed=1)
     net.eval()
@@ -228,9 +242,10 @@ def test_recurrent_networks_of_torch(cls, options, only):
     assert_close(found.total, expected)
 
 
-def test_recurrent_network_with_samples_first(only):
+@pytest.mark.parametrize("way", ["_by_layer", "_vectorised"])
+def test_recurrent_network_with_samples_first(way, but):
     """A label for each series, the output at its end; and draws of targets."""
-    only("vmap")
+    but(way)
 
     class Last(nn.Module):
         def __init__(self):
@@ -326,7 +341,7 @@ def test_selected_unused_and_frozen_parameters():
 
 
 class Tied(nn.Module):
-    """One weight used in two layers."""
+    """One weight used in two layers: its gradient is the sum of both, which is squared."""
 
     def __init__(self):
         super().__init__()
@@ -356,6 +371,31 @@ class AcrossSamples(nn.Module):
 
     def forward(self, x):
         return self.layer(x) - x.mean(0)
+
+
+class Pointwise(nn.Module):
+    """A layer applied to several vectors of a sample, [N, 3, 1]."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.out = nn.Linear(1, 2), nn.Linear(2, D)
+
+    def forward(self, x):
+        return self.out(torch.tanh(self.layer(x[..., None])).mean(1))
+
+
+@pytest.mark.parametrize("way", ["_by_layer", "_vectorised"])
+@pytest.mark.parametrize("cls", [Tied, Pointwise])
+@pytest.mark.parametrize("chosen", [slice(None), slice(1, 2)])
+def test_weights_used_several_times(cls, way, chosen, but, monkeypatch):
+    but(way)
+    monkeypatch.setattr("hnbayes.laplace.squares.BUDGET", 2000)
+    torch.manual_seed(0)
+    net, labels = cls().double(), LABELS % D
+    params = list(net.parameters())[chosen]
+    rows = [net(x[None]).log_softmax(-1)[0] for x in X]
+    terms = [row[c] * row[c].detach().exp().sqrt() for row in rows for c in range(D)]
+    assert_close(diagonal_fisher(net, (X, labels), params=params).total, squares(params, terms))
 
 
 @pytest.mark.parametrize("cls", [Tied, Scaled, AcrossSamples])
