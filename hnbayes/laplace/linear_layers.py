@@ -1,9 +1,9 @@
 r"""Squared gradients of samples from the inputs of linear layers and the gradients of their outputs.
 
 With inputs \(x_{nu}\) and gradients \(\delta_{nu}\) of the outputs of sample n at the u-th use of a weight, its
-gradient is \(\sum_u \delta_{nu} x_{nu}^T\). With one use its square is the outer product of the squares, and one matrix product
-sums over samples, so no sample's gradient is ever formed. With several, such as the steps of a recurrence, they are
-formed for some samples at a time, by one product over the uses.
+gradient is \(\sum_u \delta_{nu} x_{nu}^T\). With one use its square is the outer product of the squares, and one
+matrix product sums over samples, so no sample's gradient is ever formed. With several, such as the steps of a
+recurrence, they are formed for some samples at a time, by one product over the uses.
 """
 
 from __future__ import annotations
