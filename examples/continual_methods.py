@@ -65,8 +65,8 @@ class Budget:
 
     steps: int = 100
     batch: int = 256
-    warmup: int = 60
-    draws: int = 60
+    warmup: int = 40
+    draws: int = 40
     depth: int = 4
 
 
@@ -296,12 +296,13 @@ METHODS: dict[str, type[Learner]] = {
     "sequential Bayes": SequentialBayes,
     "joint": Joint,
 }
-# Strengths to choose from; the others have none.
+# Strengths to choose from, the same for all that multiply Fisher matrices; the other methods have none.
+OF_FISHER = [1.0, 10.0, 100.0, 1e3, 1e4, 1e5]
 STRENGTHS = {
-    "EWC": [1.0, 10.0, 100.0, 1e3, 1e4],
-    "online EWC": [1.0, 10.0, 100.0, 1e3, 1e4],
+    "EWC": OF_FISHER,
+    "online EWC": OF_FISHER,
     "SI": [0.1, 1.0, 10.0, 100.0, 1e3],
-    "sequential Bayes": [1.0, 10.0, 100.0, 1e3],
+    "sequential Bayes": OF_FISHER,
 }
 
 

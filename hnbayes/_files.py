@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from typing import IO
 
 # Temporary files of processes that were killed are removed when they are this old, in seconds.
 ABANDONED = 3600.0
+# What tells the temporary files of several writers apart.
+RANDOM_BYTES = 6
 
 
 @contextlib.contextmanager
@@ -21,7 +24,7 @@ def written_in_one_step(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     file, `.<name>.<random>.tmp`.
     """
     folder, name = os.path.split(os.path.abspath(path))
-    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(6)}.tmp")
+    temporary = os.path.join(folder, f".{name}.{secrets.token_hex(RANDOM_BYTES)}.tmp")
     try:
         with open(temporary, "xb") as file:
             yield file
@@ -45,10 +48,17 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
             os.close(descriptor)
 
 
-def remove_abandoned(folder: str | os.PathLike[str], name: str) -> None:
-    """Remove temporary files, of names that begin so, whose writers were killed an hour ago or earlier."""
-    for entry in os.scandir(folder):
-        if entry.name.startswith(f".{name}") and entry.name.endswith(".tmp"):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - entry.stat().st_mtime > ABANDONED:
-                    os.remove(entry.path)
+def remove_abandoned(folder: str | os.PathLike[str], names: str) -> None:
+    """Remove temporary files whose writers were killed an hour ago or earlier.
+
+    Args:
+        folder: where they are.
+        names: a regular expression of the names of the files that they were to become.
+    """
+    pattern = re.compile(rf"\.({names})\.[0-9a-f]{{{2 * RANDOM_BYTES}}}\.tmp")
+    with os.scandir(folder) as entries:
+        found = [entry for entry in entries if pattern.fullmatch(entry.name)]
+    for entry in found:
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - entry.stat().st_mtime > ABANDONED:
+                os.remove(entry.path)

@@ -218,11 +218,11 @@ def _put_rows(state: State, rows: Host, part: State, part_rows: Host) -> None:
 
 def draw_normal(state: State, rows: Host) -> Array:
     """Standard normal vectors (R, D) from the rows' own streams."""
-    dimension = state.position.shape[1]
     kind = np.float32 if "float32" in str(state.vectors.dtype) else np.float64
-    return state.vectors.from_host(
-        np.stack([state.streams[row].standard_normal(dimension, dtype=kind) for row in rows])
-    )
+    normal = np.empty((len(rows), state.position.shape[1]), kind)
+    for row, out in zip(rows.tolist(), normal, strict=True):
+        state.streams[row].standard_normal(dtype=kind, out=out)
+    return state.vectors.from_host(normal)
 
 
 def draw_uniform(state: State, rows: Host) -> Host:

@@ -194,8 +194,7 @@ class NUTS(Kernel):
         ix = state.vectors.index(rows)
         q, gradient = state.position[ix], state.gradient[ix]
         p = state.metric.momentum(draw_normal(state, rows), ix)
-        for side in (0, 1):
-            tree.end_q[ix, side], tree.end_p[ix, side], tree.end_gradient[ix, side] = q, p, gradient
+        tree.end_q[ix], tree.end_p[ix], tree.end_gradient[ix] = q[:, None], p[:, None], gradient[:, None]
         tree.proposal_q[ix], tree.proposal_gradient[ix] = q, gradient
         start = state.energy[rows] + kinetic(state, p, rows)
         tree.start[rows] = tree.proposal_hamiltonian[rows] = start
@@ -227,6 +226,8 @@ class NUTS(Kernel):
         if max(sizes) > room:
             tree.exponentials = np.pad(tree.exponentials, ((0, 0), (0, max(sizes) - room)))
         for row, size in zip(rows.tolist(), sizes, strict=True):
+            if size == 1:
+                continue  # a subtree's first leaf is always chosen
             tree.exponentials[row, :size] = state.streams[row].standard_exponential(size)
 
     def _add_leaf(self, state: State, energy: Host) -> Host:

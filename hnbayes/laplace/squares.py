@@ -1,8 +1,7 @@
 """Sums over samples of squared gradients, in the fastest of three ways that gives what plain autograd gives.
 
-1. *Layer by layer*: where every parameter is the weight or bias of one call of `torch.nn.functional.linear`, the
-   squared gradient of a sample's weight is the outer product of its squared input and the squared gradient of its
-   output, so one matrix product sums over samples. No sample's gradient of the weights is ever formed.
+1. *Layer by layer*: where every parameter is used only as weight or bias of `torch.nn.functional.linear`, as in dense
+   and recurrent layers, few or none of the samples' gradients are formed (`linear_layers.py`).
 2. *Vectorised*: `torch.func.vmap` of one sample's gradient, for as many samples as fit in memory.
 3. *One by one*: plain autograd, for functions that can't be vectorised.
 
@@ -20,9 +19,10 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.func import vjp, vmap
-from torch.overrides import TorchFunctionMode, resolve_name
 
 from hnbayes._checks import check_finite
+from hnbayes.laplace.linear_layers import LinearLayers, SumsOfSquares
+from hnbayes.laplace.recurrent import UnrolledRecurrence
 from hnbayes.laplace.samples import Batch, Samples
 from hnbayes.laplace.scores import LikelihoodScores, Scores
 
@@ -106,7 +106,8 @@ class SquaredGradients:
             return self.forward(self.params, batch.inputs, batch.ids)
         if self.way == "vectorised":
             one = vmap(lambda x: self.forward(self.params, x.unsqueeze(batch.dim), None)[0], in_dims=batch.dim)
-            return one(batch.inputs)
+            with UnrolledRecurrence():
+                return one(batch.inputs)
         rows = [batch.part(i, i + 1) for i in range(len(batch))]
         return torch.cat([self.forward(self.params, row.inputs, row.ids) for row in rows])
 
@@ -184,99 +185,25 @@ class SquaredGradients:
                     sums[i] = sums[i] + gradients.square().sum(0)
             return sums
 
-        gradients: list[Tensor] = vmap(squares, in_dims=(batch.dim, 0), randomness="different")(batch.inputs, targets)
+        with UnrolledRecurrence():
+            gradients: list[Tensor] = vmap(squares, in_dims=(batch.dim, 0), randomness="different")(
+                batch.inputs, targets
+            )
         return [gradient.sum(0) for gradient in gradients]
 
     def _by_layer(self, params: Sequence[Tensor], batch: Batch, targets: Tensor) -> list[Tensor]:
-        recorder = _LinearLayers(params, len(batch))
-        with recorder:
+        recorder = LinearLayers(params, len(batch), batch.dim)
+        with recorder, UnrolledRecurrence():
             output = self.forward(params, batch.inputs, batch.ids)
         terms = self.scores.terms(output, targets, batch.ids)
-        sums = [torch.zeros_like(p) for p in params]
-        layers = recorder.layers
-        if not layers or not terms.requires_grad:
-            return sums
-        outputs = [layer.output for layer in layers]
-        squares = [torch.zeros_like(output) for output in outputs]
+        outputs = recorder.outputs
+        if not outputs or not terms.requires_grad:
+            return [torch.zeros_like(p) for p in params]
         last = terms.shape[1] - 1
+        sums = SumsOfSquares(recorder, BUDGET)
         for m in range(terms.shape[1]):
-            gradients = torch.autograd.grad(terms[:, m].sum(), outputs, retain_graph=m < last, allow_unused=True)
-            for square, gradient in zip(squares, gradients, strict=True):
-                if gradient is not None:
-                    square.addcmul_(gradient, gradient)
-        for layer, square in zip(layers, squares, strict=True):
-            if layer.weight is not None:
-                sums[layer.weight] += square.mT @ layer.input.square()
-            if layer.bias is not None:
-                sums[layer.bias] += square.sum(0)
-        return sums
-
-
-class _NotLinearError(Exception):
-    """A parameter is used otherwise than as weight or bias of one linear layer."""
-
-
-class _Layer:
-    """One call of a linear layer: its input and output, and which parameters are its weight and bias."""
-
-    def __init__(self, x: Tensor, output: Tensor, weight: int | None, bias: int | None) -> None:
-        self.input, self.output, self.weight, self.bias = x, output, weight, bias
-
-
-class _LinearLayers(TorchFunctionMode):
-    """Records calls of `linear` with parameters; refuses any other use of these.
-
-    Parameters must not require gradients: the graph then begins at the output of the first layer, and gradients are
-    taken with respect to the layers' outputs only.
-    """
-
-    def __init__(self, params: Sequence[Tensor], batch: int) -> None:
-        super().__init__()
-        self.index = {id(p): i for i, p in enumerate(params)}
-        self.batch = batch
-        self.layers: list[_Layer] = []
-        self.used: set[int] = set()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is torch.nn.functional.linear:
-            return self._linear(*args, **kwargs)
-        if any(id(value) in self.index for value in _tensors((args, kwargs))) and not _reads_only(func):
-            raise _NotLinearError(f"a parameter is used by {resolve_name(func)}")
-        return func(*args, **kwargs)
-
-    def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        at = [None if p is None else self.index.get(id(p)) for p in (weight, bias)]
-        mine = [i for i in at if i is not None]
-        if id(input) in self.index or self.used.intersection(mine):
-            raise _NotLinearError("a parameter is used more than once")
-        output = torch.nn.functional.linear(input, weight, bias)
-        if not mine:
-            return output
-        if output.ndim != 2 or len(output) != self.batch:
-            raise _NotLinearError("a linear layer is applied to other things than samples")
-        self.used.update(mine)
-        if not output.requires_grad:
-            output = output.requires_grad_()
-        self.layers.append(_Layer(input.detach(), output, at[0], at[1]))
-        return output
-
-
-def _tensors(values: Any) -> Iterator[Any]:
-    for value in values.values() if isinstance(values, dict) else values:
-        if isinstance(value, (list, tuple, dict)):
-            yield from _tensors(value)
-        else:
-            yield value
-
-
-# Attributes and methods that tell of a tensor what isn't its numbers.
-_FORM = {"shape", "dtype", "device", "ndim", "requires_grad", "is_leaf", "layout", "size", "dim", "numel", "__len__"}
-
-
-def _reads_only(func: Any) -> bool:
-    name = getattr(func, "__name__", "")
-    return (getattr(func.__self__, "__name__", "") if name == "__get__" else name) in _FORM
+            sums.add(torch.autograd.grad(terms[:, m].sum(), outputs, retain_graph=m < last, allow_unused=True))
+        return sums.result()
 
 
 def _close(one: Tensor, other: Tensor) -> bool:

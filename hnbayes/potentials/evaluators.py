@@ -119,14 +119,22 @@ def build(
     captured = _capture(vectorised, positions)
     if captured is None:
         return Evaluator("vmap", vectorised)
-    wanted = compile is True or (
-        evaluations is not None and evaluations * _seconds_per_call(captured, positions) > COMPILE_PAYS_SECONDS
-    )
-    if wanted:
-        compiled = _compile(captured, positions, insist=compile is True)
+    if compile is True:
+        compiled = _compile(captured, positions, insist=True)
         if compiled is not None:
             return Evaluator("compiled", compiled)
-    return Evaluator("captured", _simplified(captured, vectorised, positions, fold_data))
+    simplified = _simplified(captured, vectorised, positions, fold_data)
+    # What NumPy evaluates is bound by dispatch, of which a compiled graph has no less.
+    may_pay = compile == "auto" and not isinstance(simplified, HostFunction)
+    if (
+        may_pay
+        and evaluations is not None
+        and evaluations * _seconds_per_call(captured, positions) > COMPILE_PAYS_SECONDS
+    ):
+        compiled = _compile(captured, positions, insist=False)
+        if compiled is not None:
+            return Evaluator("compiled", compiled)
+    return Evaluator("captured", simplified)
 
 
 def build_value(function: Function, positions: Tensor, capture: bool = True) -> Evaluator:

@@ -88,7 +88,10 @@ POWERS = {
 }
 # Operations that only look at their argument in another way, where nothing is written to in place.
 SAME = {aten.clone.default, aten.detach.default, aten.alias.default, aten.lift_fresh_copy.default}
-RESHAPES = {aten.view.default, aten._unsafe_view.default, aten.reshape.default}
+RESHAPES = {
+    *(aten.view.default, aten._unsafe_view.default, aten.reshape.default),
+    *(aten.unsqueeze.default, aten.squeeze.dim, aten.squeeze.dims),
+}
 
 
 class UntranslatableError(Exception):
@@ -185,10 +188,6 @@ class _Translation:
         elif target in ELEMENTWISE or target is aten.pow.Tensor_Scalar or target is aten._to_copy.default:
             self._elementwise(node, name)
         elif target in RESHAPES:
-            self._assign(
-                node, name, f"np.reshape({self._whole(source)}, {tuple(_meta(node).shape)})", _meta(node).shape
-            )
-        elif target is aten.unsqueeze.default or target is aten.squeeze.dim or target is aten.squeeze.dims:
             self._assign(node, name, f"{self._whole(source)}.reshape({tuple(_meta(node).shape)})", _meta(node).shape)
         elif target in (aten.transpose.int, aten.t.default):
             axes = node.args[1:] if target is aten.transpose.int else (0, 1)

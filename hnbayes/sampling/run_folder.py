@@ -73,7 +73,7 @@ class RunFolder:
         self._good = [*self._good, number][-KEPT:]
         for old in set(numbers_of_checkpoints(self.path)) - set(self._good):
             (self.path / CHECKPOINT.format(old)).unlink(missing_ok=True)
-        remove_abandoned(self.path, "checkpoint-")
+        remove_abandoned(self.path, r"checkpoint-\d+")
 
     def newest(self, use: Callable[[Arrays, dict[str, Any]], Found]) -> Found:
         """What `use` makes of the newest checkpoint that isn't damaged.

@@ -8,6 +8,7 @@ import contextlib
 import os
 import pathlib
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,6 +54,16 @@ class Record:
         }
 
 
+def names_of_series(name: str) -> str:
+    """A regular expression of the names of all files of a series of checkpoints."""
+    return rf"{re.escape(name)}(_\d+)?|{re.escape(list_name(name))}"
+
+
+def list_name(name: str) -> str:
+    """The file that lists a series of checkpoints."""
+    return f"score_list_{name}.txt"
+
+
 def read_record(path: str) -> Record | None:
     """What a file says of itself, or None where it is no checkpoint. Nothing in it is executed, no tensor is read."""
     try:
@@ -76,8 +87,8 @@ def read_record(path: str) -> Record | None:
         return None
 
 
-def load_content(path: str, device: torch.device | str | None, trusted: bool) -> dict[str, Any]:
-    """A checkpoint's content, with its tensors on `device` (the CPU for None).
+def load_content(path: str, device: torch.device, trusted: bool) -> dict[str, Any]:
+    """A checkpoint's content, with its tensors on `device`.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -85,13 +96,12 @@ def load_content(path: str, device: torch.device | str | None, trusted: bool) ->
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"there is no checkpoint {path}. get_best_ckpt_path names the best one there is.")
-    where = "cpu" if device is None else device
     try:
         if trusted:
-            content = torch.load(path, map_location=where, weights_only=False)
+            content = torch.load(path, map_location=device, weights_only=False)
         else:
             with safe_types():
-                content = torch.load(path, map_location=where, weights_only=True)
+                content = torch.load(path, map_location=device, weights_only=True)
     except pickle.UnpicklingError as error:
         if trusted:
             raise ValueError(f"{path} is not a checkpoint, or a damaged one: {error}") from error
@@ -121,8 +131,8 @@ def safe_types() -> Iterator[None]:
 def _safe_types() -> list[Any]:
     reconstruct = np.empty(0).__reduce__()[0]
     scalar = np.float64(0).__reduce__()[0]
-    dtypes = {type(np.dtype(code)) for code in "?bBhHiIlLqQefdFDgGUSO"}
-    plain = [argparse.Namespace, type(pathlib.Path()), set, frozenset, slice, range, complex, bytearray]
+    dtypes = {type(np.dtype(code)) for code in "?bBhHiIlLqQefdFDgGUSOmMV"}
+    plain = [argparse.Namespace, type(pathlib.Path()), set, frozenset, slice, range, complex, bytes, bytearray]
     found = [reconstruct, scalar, np.ndarray, np.dtype, *dtypes, codecs.encode, *plain]
     if not _takes_names():
         return found

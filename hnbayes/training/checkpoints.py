@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from hnbayes._checks import check_count, check_positive, describe
 from hnbayes._files import remove_abandoned, written_in_one_step
-from hnbayes.training.checkpoint_files import RECORD, Record, load_content, numbered_files, read_record
+from hnbayes.training.checkpoint_files import (
+    RECORD,
+    Record,
+    list_name,
+    load_content,
+    names_of_series,
+    numbered_files,
+    read_record,
+)
 
 PathLike = str | os.PathLike[str]
 
@@ -86,7 +94,7 @@ def save_checkpoint(
         for outdated in (other for other in rest[limit - 1 :] if other.path not in candidates):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(outdated.path)
-    remove_abandoned(folder, name)
+    remove_abandoned(folder, names_of_series(name))
     if os.path.exists(_list_path(folder, name)):
         make_ckpt_list(file_path)
 
@@ -113,14 +121,14 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: if there is no such file.
-        TypeError: if the network is no module.
-        ValueError: if the file is no checkpoint, holds objects that need `trusted=True`, or doesn't fit the network.
+        TypeError: if the network is no module, or the device of a wrong kind.
+        ValueError: if the file is no checkpoint, holds objects that need `trusted=True`, or doesn't fit the network, or
+            there is no such device.
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"net must be a torch.nn.Module; received {describe(net)}.")
     path = os.fspath(ckpt_path)
-    where = torch.device(device) if isinstance(device, int) else device
-    content = load_content(path, where, trusted)
+    content = load_content(path, _device(device), trusted)
     record = content.pop(RECORD, {})
     if "state_dict" not in content:
         raise ValueError(f"{path} must have an entry 'state_dict'; it has {', '.join(map(str, content))}.")
@@ -222,8 +230,20 @@ def _series(file_path: PathLike) -> tuple[str, str, str]:
     return os.path.join(folder, name), folder, name
 
 
+def _device(device: torch.device | str | int | None) -> torch.device:
+    """A device that tensors can be put on."""
+    try:
+        found = torch.device("cpu" if device is None else device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"device must be one that torch has here; received {describe(device)}. None loads to the CPU."
+        ) from error
+    return found
+
+
 def _list_path(folder: str, name: str) -> str:
-    return os.path.join(folder, f"score_list_{name}.txt")
+    return os.path.join(folder, list_name(name))
 
 
 def _score(value: Any) -> float:

@@ -27,14 +27,17 @@ def one_call_a_task(hnet, targets):
     return total / TASKS
 
 
-def seconds(function, repetitions=15):
-    function()
-    times = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def seconds(*functions, rounds=5, repetitions=10):
+    """Medians; the functions take turns, so that what else the machine does meets all of them."""
+    times = [[] for _ in functions]
+    for _ in range(rounds):
+        for function, own in zip(functions, times, strict=True):
+            function()
+            for _ in range(repetitions):
+                start = time.perf_counter()
+                function()
+                own.append(time.perf_counter() - start)
+    return [statistics.median(own) for own in times]
 
 
 def compare(name, hnet):
@@ -51,7 +54,7 @@ def compare(name, hnet):
     ours = run(lambda: calc_fix_target_reg(hnet, TASKS, targets=targets))
     for a, b in zip(loop(), ours(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
-    slow, fast = seconds(loop), seconds(ours)
+    slow, fast = seconds(loop, ours)
     print(
         f"{name:<34} {hnet.num_outputs:>7} weights: {slow * 1e3:7.1f} ms, {fast * 1e3:6.1f} ms, ratio {slow / fast:.1f}"
     )
@@ -60,6 +63,9 @@ def compare(name, hnet):
 def main():
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    # glibc's allocator gives memory back to the system, page by page, until a larger array has been freed once. After
+    # the first batch of most trainings it has; here both ways would be timed with some thousand page faults a call.
+    torch.zeros(7_000_000)
     for hidden in ((10, 10), (32,), (100, 100)):
         shapes = MLP(64, 10, hidden, no_weights=True, verbose=False).param_shapes
         shared = {"cond_in_size": 8, "layers": (50, 50), "num_cond_embs": TASKS, "verbose": False}

@@ -154,6 +154,28 @@ def test_targets_keep_their_graph_unless_made_on_the_fly():
     assert all(t.grad is not None for target in targets for t in target)
 
 
+@KINDS
+def test_targets_in_one_array_or_apart(kind):
+    hnet = build(kind)
+    made, _, _ = moved(hnet)
+    apart = [[t.clone() for t in target] for target in made]
+    turned = [[t if t.ndim < 2 or j else t.t().contiguous().t() for t in target] for j, target in enumerate(made)]
+    # Parts of one array, but not one behind another: other tasks' targets, or the same numbers in another order.
+    array = torch.cat([t.flatten() for target in made for t in target])
+    shapes = hnet.target_shapes
+    other = [[array[i : i + torch.Size(s).numel()].reshape(s) for i, s in enumerate(shapes)] for _ in range(T)]
+    for given, same in ((made, apart), (turned, apart), (made[::-1], apart[::-1]), (other, None)):
+        same = [[t.clone() for t in target] for target in given] if same is None else same
+        for options in ({}, {"batch_size": 2}):
+            values = [
+                calc_fix_target_reg(hnet, T, targets=t, generator=torch.Generator().manual_seed(1), **options)
+                for t in (given, same)
+            ]
+            assert torch.equal(*values)
+    # More targets than tasks: those of the first tasks.
+    assert torch.equal(calc_fix_target_reg(hnet, 2, targets=made), calc_fix_target_reg(hnet, 2, targets=apart[:2]))
+
+
 def test_flattening_without_other_heads():
     for net in (mnet(), mnet(no_weights=False)):
         weights = [numbers(*s, seed=i) for i, s in enumerate(net.param_shapes)]

@@ -48,6 +48,19 @@ def only(monkeypatch):
     return choose
 
 
+@pytest.fixture
+def but(monkeypatch):
+    """Make all but one of the two fast ways fail; that they aren't used is a warning, which is an error here."""
+
+    def fail(*_):
+        raise RuntimeError("not this way")
+
+    def choose(way):
+        monkeypatch.setattr(SquaredGradients, {"_by_layer": "_vectorised", "_vectorised": "_by_layer"}[way], fail)
+
+    return choose
+
+
 WAYS = [
     "layers",
     "vmap",
@@ -192,22 +205,65 @@ def test_recurrent_network_against_a_plain_loop(kind):
         assert_close(mc, squares(params, terms), rtol=0.15)
 
 
-def test_recurrent_network_of_torch():
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.rnn, self.out = nn.RNN(2, 3), nn.Linear(3, 2)
+class OfTorch(nn.Module):
+    """A recurrent layer of torch and a linear output, [S, N, F] or with samples first."""
 
-        def forward(self, x):
-            return self.out(self.rnn(x)[0])
+    def __init__(self, cls, **options):
+        super().__init__()
+        self.inner = cls(2, 3, **options)
+        width = options.get("proj_size") or 3
+        self.out = nn.Linear(width * (2 if options.get("bidirectional") else 1), 2)
 
+    def forward(self, x):
+        return self.out(self.inner(x)[0])
+
+
+@pytest.mark.parametrize(
+    ("cls", "options"),
+    [
+        (nn.RNN, {}),
+        (nn.RNN, {"nonlinearity": "relu", "bias": False, "num_layers": 2}),
+        (nn.LSTM, {"bidirectional": True, "num_layers": 2}),
+        (nn.LSTM, {"proj_size": 2, "bias": False}),
+        (nn.LSTM, {"proj_size": 2, "bidirectional": True}),
+        (nn.GRU, {"dropout": 0.5, "num_layers": 2}),
+        (nn.GRU, {"bias": False, "bidirectional": True}),
+    ],
+)
+@pytest.mark.parametrize("way", ["_by_layer", "_vectorised"])
+def test_recurrent_networks_of_torch(cls, options, way, but):
+    but(way)
     torch.manual_seed(0)
-    net, x, y = Net().double(), seeded(4, 6, 2), seeded(4, 6, 2, seed=1)
+    net, x, y = OfTorch(cls, **options).double(), seeded(4, 6, 2), seeded(4, 6, 2, seed=1)
+    net.eval()
     terms = [-0.5 * (net(x[:, n : n + 1]) - y[:, n : n + 1]).square().sum() for n in range(6)]
     expected = squares(list(net.parameters()), terms)
-    with pytest.warns(UserWarning, match="one sample at a time"):  # torch's RNN has no batching rule
-        found = diagonal_fisher(net, (x, y), likelihood="gaussian", kind="empirical", time_series=True)
+    found = diagonal_fisher(net, (x, y), likelihood="gaussian", kind="empirical", time_series=True)
     assert_close(found.total, expected)
+
+
+@pytest.mark.parametrize("way", ["_by_layer", "_vectorised"])
+def test_recurrent_network_with_samples_first(way, but):
+    """A label for each series, the output at its end; and draws of targets."""
+    but(way)
+
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.out = nn.LSTM(2, 3, batch_first=True), nn.Linear(6, CLASSES)
+
+        def forward(self, x):
+            _, (h, c) = self.inner(x)
+            return self.out(torch.cat([h[-1], c[-1]], dim=-1))
+
+    torch.manual_seed(0)
+    net, x = Last().double(), seeded(8, 5, 2)
+    log_p = [net(row[None]).log_softmax(-1)[0] for row in x]
+    terms = [row[c] * row[c].detach().exp().sqrt() for row in log_p for c in range(CLASSES)]
+    expected = squares(list(net.parameters()), terms)
+    assert_close(diagonal_fisher(net, (x, torch.zeros(8))).total, expected)
+    drawn = diagonal_fisher(net, (x, torch.zeros(8)), kind="monte_carlo", draws=2000, seed=0).total
+    assert_close(drawn, expected, rtol=0.15)
 
 
 def test_memory_bounds_the_pieces(monkeypatch, only):
@@ -285,7 +341,7 @@ def test_selected_unused_and_frozen_parameters():
 
 
 class Tied(nn.Module):
-    """One weight used in two layers."""
+    """One weight used in two layers: its gradient is the sum of both, which is squared."""
 
     def __init__(self):
         super().__init__()
@@ -315,6 +371,31 @@ class AcrossSamples(nn.Module):
 
     def forward(self, x):
         return self.layer(x) - x.mean(0)
+
+
+class Pointwise(nn.Module):
+    """A layer applied to several vectors of a sample, [N, 3, 1]."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.out = nn.Linear(1, 2), nn.Linear(2, D)
+
+    def forward(self, x):
+        return self.out(torch.tanh(self.layer(x[..., None])).mean(1))
+
+
+@pytest.mark.parametrize("way", ["_by_layer", "_vectorised"])
+@pytest.mark.parametrize("cls", [Tied, Pointwise])
+@pytest.mark.parametrize("chosen", [slice(None), slice(1, 2)])
+def test_weights_used_several_times(cls, way, chosen, but, monkeypatch):
+    but(way)
+    monkeypatch.setattr("hnbayes.laplace.squares.BUDGET", 2000)
+    torch.manual_seed(0)
+    net, labels = cls().double(), LABELS % D
+    params = list(net.parameters())[chosen]
+    rows = [net(x[None]).log_softmax(-1)[0] for x in X]
+    terms = [row[c] * row[c].detach().exp().sqrt() for row in rows for c in range(D)]
+    assert_close(diagonal_fisher(net, (X, labels), params=params).total, squares(params, terms))
 
 
 @pytest.mark.parametrize("cls", [Tied, Scaled, AcrossSamples])

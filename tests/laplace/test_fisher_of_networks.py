@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from laplace_fakes import assert_close, seeded, squares
 
@@ -42,3 +43,12 @@ def test_hypernetwork():
         return net.forward(x, weights=hnet.forward(cond_id=1, weights={"uncond_weights": params}))
 
     assert_close(kept(hnet, 1, len(params)), at_labels(forward, params), rtol=1e-5)
+
+
+def test_a_task_that_the_hypernetwork_does_not_know():
+    net = MLP(n_in=3, n_out=2, hidden_layers=[5], no_weights=True, verbose=False)
+    hnet = HMLP(net.param_shapes, num_cond_embs=3, verbose=False)
+    with pytest.raises(ValueError, match="cond_id must be below 3"):
+        compute_fisher(3, [(X, LABELS)], list(hnet.unconditional_params), None, net, hnet)
+    assert not list(hnet.buffers())
+    assert not list(net.buffers())

@@ -124,6 +124,41 @@ def test_potential_and_hmc(name, no_weights):
     assert (chain.current_position - position).abs().max() > 0
 
 
+class Generated(torch.nn.Module):
+    """A network whose weights a hypernetwork makes for a task."""
+
+    def __init__(self, net, hnet):
+        super().__init__()
+        self.net, self.hnet = net, hnet
+
+    def forward(self, x):
+        return self.net(x, weights=self.hnet.forward(cond_id=1))
+
+
+@NETS
+def test_potential_and_hmc_of_generated_weights(name):
+    """Of the hypernetwork's own weights: the potential, a batch of positions by `vmap`, and three steps of HMC."""
+    net, x = build(name, no_weights=True), inputs(name)
+    torch.manual_seed(3)
+    targets = torch.zeros_like(net(x, weights=random_weights(net)))
+    for kind, hnet in hypernetworks(net.param_shapes).items():
+        whole = Generated(net, hnet).double().eval()
+        spec = hnbayes.ParamSpec.from_module(whole)
+        position = spec.flatten([p.detach() for p in whole.parameters()])
+        U = hnbayes.nn_pot_energy(whole, x, targets, hnbayes.log_prob_standard_normal_prior, compile=False)
+        nll = 0.5 * whole(x).square().sum()
+        prior = torch.distributions.Normal(0, 1).log_prob(position).sum()
+        torch.testing.assert_close(U(position), (nll - prior).detach(), rtol=1e-9, atol=1e-9, msg=kind)
+        positions = torch.stack([position, 0.9 * position])
+        each = torch.stack([U(q) for q in positions])
+        torch.testing.assert_close(vmap(lambda q, U=U: U(q))(positions), each, rtol=1e-9, atol=1e-9, msg=kind)
+        slope = torch.func.grad(lambda q, U=U: U(q))(position)
+        chain = hnbayes.HMC(position, U, stepsize=float(0.1 / slope.norm().clamp(min=100)), num_steps=2)
+        chain.simulate_chain(3)
+        assert chain.acceptance_probability > 0.5, kind
+        assert (chain.current_position != position).any(), kind
+
+
 @pytest.mark.parametrize("name", ["mlp", "resnet", "simple_rnn", "chunked_mlp"])
 def test_chains_are_sampled_in_one_batch(name):
     """Warnings are errors here: the potential is vectorised, never evaluated chain by chain."""

@@ -335,6 +335,8 @@ def test_auto_compiles_what_runs_long_enough(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
     monkeypatch.setattr(evaluators, "has_compiler", lambda: True)
     q = positions_of(3)
+    assert Potential(banana).prepare(q, evaluations=10**9) == "captured", "NumPy evaluates small graphs"
+    monkeypatch.setattr(evaluators, "as_host_function", lambda graph: None)
     assert Potential(banana).prepare(q) == "captured"
     assert Potential(banana).prepare(q, evaluations=100) == "captured"
     assert Potential(banana).prepare(q, evaluations=10**9) == "compiled"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pathlib
 import pickle
@@ -10,7 +11,9 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -117,6 +120,123 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: pathlib.Path) -> No
     with pytest.raises(ValueError):  # the trap works: trusted, it runs; the empty state_dict doesn't fit
         load_checkpoint(tmp_path / "net_1", nn.Linear(1, 1), trusted=True)
     assert trap.exists()
+
+
+SAFE = {
+    "options": argparse.Namespace(lr=0.1, arch="10,10", layers=[1, 2], prefix=None, nested=argparse.Namespace(a=1)),
+    "numbers": [np.float64(0.5), np.float32(1.5), np.int64(3), np.bool_(True), np.complex64(1j)],
+    "arrays": [np.arange(6.0).reshape(2, 3), np.array([True, False]), np.array(["ab", "c"]), np.zeros((0, 3))],
+    "dates": [np.array(["2020-01-31"], dtype="datetime64[D]"), np.timedelta64(3, "s")],
+    "records": np.ones(2, dtype=[("a", "i4"), ("b", "f8")]),
+    "order": np.asfortranarray(np.arange(4).reshape(2, 2)),
+    "generator": np.random.default_rng(3).bit_generator.state,
+    "old_generator": np.random.RandomState(3).get_state(),
+    "containers": [{1, 2}, frozenset([3]), (1, 2), slice(1, 3), range(4), 1 + 2j, b"x", bytearray(b"y")],
+    "path": pathlib.Path("a") / "b",
+    "optimizer": torch.optim.Adam([nn.Parameter(torch.ones(2))]).state_dict(),
+}
+
+
+def same(found: Any, expected: Any) -> bool:
+    if type(found) is not type(expected):
+        return False
+    if isinstance(expected, np.ndarray):
+        return found.dtype == expected.dtype and np.array_equal(found, expected)
+    if isinstance(expected, (list, tuple)):
+        return len(found) == len(expected) and all(map(same, found, expected))
+    if isinstance(expected, dict):
+        return set(found) == set(expected) and all(same(found[key], expected[key]) for key in expected)
+    return bool(found == expected)
+
+
+@pytest.mark.parametrize("name", SAFE)
+def test_options_and_numpy_values_are_loaded_safely(tmp_path: pathlib.Path, name: str) -> None:
+    net = nn.Linear(1, 1)
+    save_checkpoint({"state_dict": net.state_dict(), name: SAFE[name]}, tmp_path / "net", np.float32(0.5), 1)
+    loaded, score = load_checkpoint(tmp_path / "net_1", net, ret_performance_score=True)
+    assert same(loaded[name], SAFE[name])
+    assert (type(score), score) == (float, 0.5)
+    assert not same(loaded[name], [SAFE[name]])  # the comparison can fail
+
+
+class Own:
+    """Harmless, but nothing that loading could know."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Own)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def test_other_objects_are_loaded_if_trusted(tmp_path: pathlib.Path) -> None:
+    net = nn.Linear(1, 1)
+    save_checkpoint({"state_dict": net.state_dict(), "own": Own()}, tmp_path / "net", 1.0)
+    with pytest.raises(ValueError, match=r"trusted=True.*Own"):
+        load_checkpoint(tmp_path / "net", net)
+    assert load_checkpoint(tmp_path / "net", net, trusted=True)["own"] == Own()
+
+
+def test_loading_safely_leaves_torchs_list_alone(tmp_path: pathlib.Path) -> None:
+    save(tmp_path / "net", 1.0)
+    before = set(torch.serialization.get_safe_globals())
+    load_checkpoint(tmp_path / "net", nn.Linear(2, 1))
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_the_device_is_where_tensors_are_loaded_to(tmp_path: pathlib.Path) -> None:
+    content = {"state_dict": nn.Linear(2, 1).state_dict(), "more": [torch.ones(3)]}
+    save_checkpoint(content, tmp_path / "net", 1.0)
+    for device in (None, "cpu", torch.device("cpu")):
+        loaded = load_checkpoint(tmp_path / "net", nn.Linear(2, 1), device=device)
+        assert torch.equal(loaded["more"][0], torch.ones(3))
+        assert loaded["state_dict"]["weight"].device.type == "cpu"
+    # The only other device that is everywhere.
+    loaded = load_checkpoint(tmp_path / "net", nn.Linear(2, 1, device="meta"), device="meta")
+    assert loaded["more"][0].device.type == loaded["state_dict"]["weight"].device.type == "meta"
+    missing: list[Any] = ["nowhere"] if torch.cuda.is_available() else ["nowhere", "cuda", torch.device("cuda", 0), 0]
+    for device in missing:
+        with pytest.raises(ValueError, match="device must be one that torch has here"):
+            load_checkpoint(tmp_path / "net", nn.Linear(2, 1), device=device)
+    with pytest.raises(TypeError):
+        load_checkpoint(tmp_path / "net", nn.Linear(2, 1), device=[1])  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_device_may_be_a_gpu(tmp_path: pathlib.Path) -> None:
+    net = nn.Linear(2, 1, device="cuda")
+    save_checkpoint({"state_dict": net.state_dict()}, tmp_path / "net", 1.0)
+    for device, kind in ((None, "cpu"), ("cuda", "cuda"), (0, "cuda")):
+        other = nn.Linear(2, 1, device="cuda")
+        loaded = load_checkpoint(tmp_path / "net", other, device=device)
+        assert loaded["state_dict"]["weight"].device.type == kind
+        assert other.weight.device.type == "cuda"
+        assert torch.equal(other.weight, net.weight)
+
+
+def test_abandoned_temporary_files_are_removed(tmp_path: pathlib.Path) -> None:
+    save(tmp_path / "net", 1.0, 1)
+    ours = [".net_3.0123456789ab.tmp", ".net.0123456789ab.tmp", ".score_list_net.txt.0123456789ab.tmp"]
+    others = [
+        ".net2_3.0123456789ab.tmp", ".network.0123456789ab.tmp", ".netrc.tmp", "net_3.0123456789ab.tmp",
+        ".net_x.0123456789ab.tmp", ".net_3.0123456789ab.tmp.old", ".score_list_net2.txt.0123456789ab.tmp",
+    ]  # fmt: skip
+    for name in [*ours, *others]:
+        (tmp_path / name).write_text("left by a process that was killed")
+        os.utime(tmp_path / name, (time.time() - 3700, time.time() - 3700))
+    young = tmp_path / ".net_4.0123456789ab.tmp"
+    young.write_text("being written by another process")
+    os.utime(young, (time.time() - 3500, time.time() - 3500))
+    save(tmp_path / "net", 2.0, 2)
+    assert set(os.listdir(tmp_path)) == {"net_1", "net_2", young.name, *others}
+
+
+def test_a_save_that_fails_leaves_what_was_there(tmp_path: pathlib.Path) -> None:
+    save(tmp_path / "net", 1.0)
+    before = (tmp_path / "net").read_bytes()
+    with pytest.raises((AttributeError, pickle.PicklingError)):
+        save_checkpoint({"state_dict": {}, "unwritable": lambda: None}, tmp_path / "net", 2.0)
+    assert os.listdir(tmp_path) == ["net"]
+    assert (tmp_path / "net").read_bytes() == before
 
 
 @pytest.mark.parametrize("moments", [3, pytest.param(50, marks=pytest.mark.slow)])
