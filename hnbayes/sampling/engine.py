@@ -10,23 +10,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hnbayes._version import __version__
-from hnbayes.kernels.adaptation import Adaptation, find_step_size
+from hnbayes.kernels.adaptation import Adaptation
 from hnbayes.kernels.arrays import Host
-from hnbayes.kernels.kernel import Kernel, State
-from hnbayes.kernels.metrics import Metric
+from hnbayes.kernels.kernel import Kernel
 from hnbayes.params import ParamSpec
 from hnbayes.potentials.base import Potential
-from hnbayes.rng import chain_streams
 from hnbayes.sampling.callbacks import Callback, ProgressBar, StopSampling
 from hnbayes.sampling.draw_files import DrawFiles
 from hnbayes.sampling.draws import Draws, Recorder
-from hnbayes.sampling.isolation import Isolated, drop_failed
+from hnbayes.sampling.isolation import drop_failed
 from hnbayes.sampling.loop import Progress, go_on
 from hnbayes.sampling.run_folder import Arrays, RunFolder
-from hnbayes.sampling.settings import FORMAT, Settings, environment, kernel_to_record
+from hnbayes.sampling.settings import Settings
 from hnbayes.sampling.signals import StopRequest, stop_requests
 from hnbayes.sampling.snapshot import put_back, take
 from hnbayes.sampling.verdict import warn_about, warn_if_coarse
@@ -175,99 +172,6 @@ class Run:
         return self.elapsed + time.monotonic() - self._began
 
 
-def begin(
-    U: Potential,
-    kernel: Kernel,
-    positions: Tensor,
-    settings: Settings,
-    step_size: float | None,
-    metric: Metric,
-    structure: Host | None,
-    folder: RunFolder | None = None,
-) -> Run:
-    """A run at its start, its first checkpoint written.
-
-    Args:
-        U: the potential.
-        kernel: the kernel.
-        positions: where chains start, (C, D).
-        settings: the options.
-        step_size: where the step size starts; None searches.
-        metric: where the metric starts.
-        structure: see `Adaptation`.
-        folder: where draws and checkpoints go; None keeps draws in memory.
-    """
-    state, mode = first_state(U, kernel, positions, settings, metric)
-    start = {"positions": _host(positions), "energy": state.energy.copy(), "gradient": _host_of(state, state.gradient)}
-    state.step_size[:] = step_size or 1.0
-    if step_size is None:
-        state.step_size[:] = find_step_size(kernel, state)
-        if isinstance(U, Isolated):
-            U.errors.clear()  # of steps that were too large, not of transitions
-    run = assemble(U, kernel, state, settings, structure, mode, folder)
-    run.warned = warn_if_coarse(state.energy, positions.dtype)
-    if folder is not None:
-        arrays = {**start, "metric": metric.host_inverse()} | ({} if structure is None else {"structure": structure})
-        record = {
-            "format": FORMAT,
-            "settings": settings.to_record(),
-            "kernel": kernel_to_record(kernel),
-            "compile": U.compile,
-            "mode": mode,
-            "spec": None if U.spec is None else [U.spec.names, U.spec.shapes],
-            "environment": environment(positions.device),
-        }
-        # What a process wrote that was killed before its first checkpoint is no part of this run.
-        for recorder in (run.recorder, run.warmup_recorder):
-            if isinstance(recorder, DrawFiles):
-                recorder.go_back(np.zeros(state.chains, np.int64), np.zeros((2, state.chains), np.uint32))
-        folder.write_start(arrays, record)
-        run.save()
-    return run
-
-
-def first_state(
-    U: Potential, kernel: Kernel, positions: Tensor, settings: Settings, metric: Metric
-) -> tuple[State, str]:
-    """The state in which all chains are about to begin, and how U is evaluated."""
-    streams = chain_streams(settings.seed, settings.chain_ids)
-    mode = U.prepare(positions, settings.evaluations) if kernel.uses_gradient else "value only"
-    return kernel.init(U, positions, streams, 1.0, metric), mode
-
-
-def assemble(
-    U: Potential,
-    kernel: Kernel,
-    state: State,
-    settings: Settings,
-    structure: Host | None,
-    mode: str,
-    folder: RunFolder | None,
-) -> Run:
-    """A run of its parts; in a folder, draws go to files there."""
-    chains, dimension = state.position.shape
-
-    def recorder(phase: str, draws: int) -> Recorder | DrawFiles:
-        if folder is not None:
-            files = DrawFiles(str(folder.path), phase, chains, dimension, settings.storage_dtype, kernel.stats)
-            folder.held.callback(files.close)
-            return files
-        return Recorder(chains, draws, dimension, state.positions_tensor().dtype, kernel.stats)
-
-    adaptation = Adaptation(
-        state,
-        settings.warmup,
-        settings.target_accept,
-        settings.adapt_step_size,
-        settings.metric,
-        settings.pooled,
-        structure,
-    )
-    warmup = recorder("warmup", settings.warmup) if settings.save_warmup else None
-    draws = recorder("draws", settings.draws // settings.thin)
-    return Run(U, kernel, settings, Progress.begin(state), adaptation, draws, warmup, mode, folder, settings.draws)
-
-
 def draws_of(
     recorder: Recorder | DrawFiles,
     warmup_recorder: Recorder | DrawFiles | None,
@@ -332,11 +236,3 @@ class _Watch:
         if time.monotonic() >= self._due:
             self.run.save()
             self._due = time.monotonic() + self.every
-
-
-def _host(tensor: Tensor) -> Host:
-    return tensor.detach().cpu().numpy()
-
-
-def _host_of(state: State, values: Any) -> Host:
-    return np.array(state.vectors.to_host(values))

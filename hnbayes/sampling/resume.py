@@ -18,10 +18,11 @@ from hnbayes.kernels.metrics import DenseMetric, DiagonalMetric
 from hnbayes.params import ParamSpec
 from hnbayes.potentials.base import Potential, as_potential, check_positions
 from hnbayes.sampling.arguments import check_callbacks, check_interval
+from hnbayes.sampling.beginning import assemble, first_state
 from hnbayes.sampling.callbacks import Callback
 from hnbayes.sampling.draw_files import DrawFiles
 from hnbayes.sampling.draws import Draws
-from hnbayes.sampling.engine import Run, assemble, draws_of, dropped_chains, first_state
+from hnbayes.sampling.engine import Run, draws_of, dropped_chains
 from hnbayes.sampling.isolation import Isolated
 from hnbayes.sampling.run_folder import Arrays, RunFolder, read_start
 from hnbayes.sampling.settings import FORMAT, Settings, environment, kernel_from_record

@@ -25,9 +25,9 @@ from hnbayes.sampling.arguments import (
     steps_assumed,
     storage_type,
 )
+from hnbayes.sampling.beginning import begin
 from hnbayes.sampling.callbacks import Callback
 from hnbayes.sampling.draws import Draws
-from hnbayes.sampling.engine import begin
 from hnbayes.sampling.isolation import Isolated, without_bad_starts
 from hnbayes.sampling.run_folder import RunFolder
 from hnbayes.sampling.settings import Settings, kernel_to_record

@@ -20,7 +20,7 @@ from hnbayes.kernels.metrics import identity_metric
 from hnbayes.potentials import Potential, nn_pot_energy
 from hnbayes.potentials.nn import log_prob_standard_normal_prior
 from hnbayes.rng import chain_streams
-from hnbayes.sampling import engine, sample_potential
+from hnbayes.sampling import beginning, sample_potential
 from hnbayes.sampling.draws import Recorder
 from hnbayes.sampling.loop import run
 
@@ -235,7 +235,7 @@ def test_chains_that_have_ended_leave_the_batch():
 
 
 def test_lone_chain_check_rejects_streams_that_are_shared(monkeypatch):
-    monkeypatch.setattr(engine, "chain_streams", lambda seed, ids: chain_streams(seed, [0]) * len(ids))
+    monkeypatch.setattr(beginning, "chain_streams", lambda seed, ids: chain_streams(seed, [0]) * len(ids))
     with pytest.raises(AssertionError):
         check_lone_chains(BENT.potential, BENT.draw(8, seed=3), HMC(), (0, 3, 7))
 
