@@ -26,6 +26,8 @@ START = "run.start"
 CHECKPOINT = "checkpoint-{:08d}"
 LOCK = "run.lock"
 KEPT = 2
+# How often a reader looks again for a checkpoint that was replaced while it looked.
+ATTEMPTS = 20
 Arrays = dict[str, Host]
 Found = TypeVar("Found")
 
@@ -84,21 +86,26 @@ class RunFolder:
         Raises:
             ValueError: if there is none.
         """
-        causes = []
-        for number in reversed(numbers_of_checkpoints(self.path)):
-            try:
-                found = use(*read_arrays(self.path / CHECKPOINT.format(number)))
-            except DamagedFileError as error:
-                causes.append(str(error))
-                continue
-            if causes:
-                warnings.warn(
-                    f"the newest checkpoint can't be used, so the run goes on from the one before. {causes[0]}",
-                    UserWarning,
-                    stacklevel=6,
-                )
-            self._good = [number]
-            return found
+        for _ in range(ATTEMPTS):
+            causes = []
+            for number in reversed(numbers_of_checkpoints(self.path)):
+                try:
+                    found = use(*read_arrays(self.path / CHECKPOINT.format(number)))
+                except FileNotFoundError:
+                    break  # a run that goes on has written newer ones since they were listed
+                except (DamagedFileError, OSError) as error:
+                    causes.append(str(error))
+                    continue
+                if causes:
+                    warnings.warn(
+                        f"the newest checkpoint can't be used, so the run goes on from the one before. {causes[0]}",
+                        UserWarning,
+                        stacklevel=6,
+                    )
+                self._good = [number]
+                return found
+            else:
+                break
         raise ValueError(f"there is no undamaged checkpoint in {self.path}. {' '.join(causes)} Sample anew.")
 
 

@@ -361,6 +361,23 @@ def test_damaged_draws_are_never_used(checkpoints, tmp_path):
     assert any(text != "resumed" for text in outcomes)
 
 
+def test_a_checkpoint_that_is_replaced_while_it_is_looked_for(checkpoints, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(checkpoints[0], folder)
+    real, asked = read_arrays, []
+
+    def replaced(path):
+        if not asked:
+            asked.append(path)
+            newest = max(folder.glob("checkpoint-*"))
+            newest.rename(folder / "checkpoint-99999998")
+        return real(path)
+
+    monkeypatch.setattr(hnbayes.sampling.run_folder, "read_arrays", replaced)
+    assert_identical(read_draws(folder), sample(kernel="metropolis", callbacks=[StopAfter(70)]))
+    assert asked
+
+
 def test_both_checkpoints_damaged(checkpoints, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(checkpoints[0], folder)
