@@ -68,7 +68,7 @@ def begin(
         # What a process wrote that was killed before its first checkpoint is no part of this run.
         for recorder in (run.recorder, run.warmup_recorder):
             if isinstance(recorder, DrawFiles):
-                recorder.go_back(np.zeros(state.chains, np.int64), np.zeros((2, state.chains), np.uint32))
+                recorder.clear()
         folder.write_start(arrays, record)
         run.save()
     return run

@@ -121,18 +121,24 @@ class DrawFiles:
             DamagedFileError: if these draws aren't in the files as they were written.
         """
         self.check(counts, checksums)
+        file, path, size = self._files[1], self.paths[1], self._sizes[1]
+        stored = os.fstat(file.fileno()).st_size
         rows = int(counts.max())
-        for file, size in zip(self._files, self._sizes, strict=True):
-            length = rows * self.chains * size
-            if os.fstat(file.fileno()).st_size > length:
-                file.truncate(length)
-        length = os.fstat(self._files[1].fileno()).st_size // self._sizes[1]
-        nothing = np.zeros(1, self.record)
+        # The files aren't cut: a reader may have mapped them. To take the marks away is enough.
         for chain, count in enumerate(counts.tolist()):
             for row in range(count, rows):
-                if row * self.chains + chain < length:
-                    _write(self._files[1], self.paths[1], (row * self.chains + chain) * self._sizes[1], nothing)
+                if (row * self.chains + chain) * size < stored:
+                    _write(file, path, (row * self.chains + chain) * size, np.zeros(1, self.record))
+        for begin in range(rows * self.chains * size, stored, BLOCK):
+            _write(file, path, begin, np.zeros(min(BLOCK, stored - begin), np.uint8))
         self.counts, self.checksums = counts.copy(), checksums.copy()
+
+    def clear(self) -> None:
+        """Begin anew, whatever is in the files."""
+        for file in self._files:
+            file.truncate(0)
+        self.counts[:] = 0
+        self.checksums[:] = 0
 
     def check(self, counts: Host, checksums: Host) -> None:
         """Raise DamagedFileError unless the files hold these draws as they were written."""
