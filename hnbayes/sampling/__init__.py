@@ -7,5 +7,14 @@ from hnbayes.sampling.resume import read_draws, resume_potential
 from hnbayes.sampling.sample import sample_potential
 from hnbayes.sampling.verdict import SamplingWarning
 
-__all__ = ["HMC", "MCMC", "NUTS", "Draws", "MultiChainHMC", "SamplingWarning", "read_draws", "resume_potential"]
-__all__ += ["sample_potential"]
+__all__ = [
+    "HMC",
+    "MCMC",
+    "NUTS",
+    "Draws",
+    "MultiChainHMC",
+    "SamplingWarning",
+    "read_draws",
+    "resume_potential",
+    "sample_potential",
+]
