@@ -158,10 +158,11 @@ def drop_failed(progress: Progress, total: int) -> bool:
             # Where it was: the last completed draw, not what has failed.
             progress.keep(np.array([chain]), np.array([row]))
             _report(progress, chain)
-    if not healthy or len(progress.dropped) == len(progress.done):
+    if len(progress.dropped) == len(progress.done):
         raise next(iter(errors.values()))
-    for row in errors:
-        _copy_row(state, healthy[0], row)
+    if healthy:  # otherwise all others have ended before
+        for row in errors:
+            _copy_row(state, healthy[0], row)
     return True
 
 

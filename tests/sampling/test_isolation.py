@@ -125,6 +125,26 @@ def test_when_all_chains_fail_the_error_surfaces():
         sample(potential(0.7), on_error="drop", warmup=100)
 
 
+def test_the_last_chain_on_its_way_fails():
+    """When the other has all its draws, which are kept."""
+    ended = []
+
+    def U(q):
+        if float(q[0].detach()) < 1e9 and ended:
+            raise NoTable("row 7")
+        return 0.5 * q.square().sum()
+
+    def look(event):
+        ended.extend(event.chains[event.done == event.total].tolist())
+
+    with pytest.warns(SamplingWarning, match="was dropped after"):
+        found = sample(hnbayes.Potential(U), START[:2], on_error="drop", callbacks=[look])
+    assert found.positions.shape == (1, 60, 2)
+    assert len(ended) == 1
+    whole = sample(potential(), START[:2])
+    assert torch.equal(found.positions[0], whole.positions[ended[0]])
+
+
 @pytest.mark.parametrize("error", [MemoryError("no"), StopSampling(), KeyboardInterrupt()])
 def test_what_is_no_fault_of_a_chain_is_none(error):
     U = potential(1.0, error)
