@@ -52,7 +52,7 @@ def stop_by(monkeypatch, name, after):
     monkeypatch.setattr(Run, "go", go)
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+@pytest.mark.parametrize(("name", "code"), [pytest.param("SIGINT", 130, marks=pytest.mark.slow), ("SIGTERM", 143)])
 def test_stopped_and_resumed(name, code, table, tmp_path, monkeypatch, capsys):
     assert main(["sample", str(table), "--target", "y", "--out", str(tmp_path / "whole"), *SMALL]) == 0
     run = tmp_path / "a run"

@@ -47,8 +47,8 @@ def resume(folder, net=None, *data, **options):
     [
         {},
         {"prior": priors.HierarchicalNormal(), "likelihood": likelihoods.StudentT(df="learned")},
-        {"y": (Y[:, 0] > 0).float()[:, None], "likelihood": "bernoulli"},
-        {"X": X.numpy(), "kernel": "hmc", "num_steps": 8},
+        pytest.param({"y": (Y[:, 0] > 0).float()[:, None], "likelihood": "bernoulli"}, marks=pytest.mark.slow),
+        pytest.param({"X": X.numpy(), "kernel": "hmc", "num_steps": 8}, marks=pytest.mark.slow),
     ],
     ids=["default", "others", "labels", "hmc"],
 )

@@ -192,6 +192,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mounts a file system as Linux does")
 def test_the_disk_is_full(small_disk):
     number, found = full_disk(small_disk / "run", 0)

@@ -63,7 +63,7 @@ def test_an_error_drops_its_chain_alone(kernel):
 
 def one_dropped(kernel):
     """A limit that a chain crosses (or two at once), found from above, with what came of it."""
-    for limit in np.arange(4.5, 0.5, -0.2):
+    for limit in np.arange(3.5, 0.5, -0.2):
         dropped, found = attempt(potential(limit), kernel)
         if dropped:
             break
