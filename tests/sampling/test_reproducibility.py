@@ -476,5 +476,6 @@ def test_a_copy_made_anywhere_goes_on_bit_for_bit(kernel, adapted):
 
 @every_kernel
 def test_resuming_check_rejects_a_copy_that_shares(kernel):
-    with pytest.raises(AssertionError):
+    # Two runs on the same arrays may also end in numbers that no run could have (a tree of no leaves).
+    with pytest.raises((AssertionError, RuntimeWarning)):
         check_resumes(kernel(), "diag", lambda parts: tuple(copy.copy(part) for part in parts))
