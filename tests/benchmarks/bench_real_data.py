@@ -36,6 +36,7 @@ from sklearn.linear_model import LogisticRegressionCV, RidgeCV
 from torch import Tensor, nn
 
 import hnbayes.posterior
+from hnbayes.diagnostics import ess, rhat, within_chain_rhat
 from hnbayes.likelihoods import Categorical, Gaussian, Likelihood
 from hnbayes.priors import FanInNormal
 
@@ -55,6 +56,11 @@ class Setting:
     target_accept: float = 0.8
     metric: str = "diag"
     adaptation: str = "per-chain"
+
+
+def smooth(inputs: float, output: float) -> dict[str, FanInNormal]:
+    """A prior of the first layer, which says how fast functions bend, and one of the output layer: how far they reach."""
+    return {"0.*": FanInNormal(inputs), "*": FanInNormal(output)}
 
 
 SETTINGS = {
@@ -120,23 +126,26 @@ def label_scores(probabilities: np.ndarray, truth: np.ndarray) -> dict[str, floa
     return {"accuracy": (probabilities.argmax(1) == truth).mean(), "lppd": np.log(found.clip(1e-300)).mean()}
 
 
-def worst_rhat(post: Any, X: Tensor, classes: int) -> tuple[float, float, float]:
-    """Over predictions of all test points: worst R-hat, share of those at most 1.05, least bulk ESS."""
-    import arviz as az
-    import xarray as xr
-
+def agreement(post: Any, X: Tensor, classes: int) -> dict[str, float]:
+    """Over predictions of all test points: R-hat between chains and within each, and the least effective draws."""
     outputs = post.outputs(X)
-    functions = outputs.softmax(-1).double().numpy() if classes else outputs[..., 0].double().numpy()
-    data = xr.Dataset({"f": (("chain", "draw", *[f"d{i}" for i in range(functions.ndim - 2)]), functions)})
-    rhat, ess = az.rhat(data)["f"].values, az.ess(data)["f"].values
-    return float(rhat.max()), float((rhat <= 1.05).mean()), float(ess.min())
+    functions = outputs.softmax(-1) if classes else outputs[..., 0]
+    between, within = rhat(functions), within_chain_rhat(functions)
+    return {
+        "worst_rhat": float(between.max()),
+        "agreeing": float((between <= 1.05).mean()),
+        "worst_within": float(within.max()),
+        "least_ess": float(ess(functions).min()),
+    }
 
 
-def run(name: str, setting: Setting, seed: int, chains: int) -> dict[str, Any]:
-    """All figures of one data set."""
+def run(name: str, setting: Setting, seed: int, chains: int, validate: bool = False) -> dict[str, Any]:
+    """All figures of one data set; to `validate`, the training part is split once more and the test part left alone."""
     X, y = read(name)
     order = np.random.default_rng(seed).permutation(len(y))
     rows, test = order[len(y) // 5 :], order[: len(y) // 5]
+    if validate:
+        rows, test = rows[len(rows) // 5 :], rows[: len(rows) // 5]
     spread = X[rows].std(0)
     X = (X - X[rows].mean(0)) / np.where(spread > 0, spread, 1.0)
     likelihood: Likelihood = Categorical()
@@ -181,14 +190,12 @@ def run(name: str, setting: Setting, seed: int, chains: int) -> dict[str, Any]:
     seconds = time.monotonic() - began
     found["NUTS"] = post.score(held, y[test])
     stats = post.draws.stats
-    rhat, agreeing, ess = worst_rhat(post, held, setting.classes)
     found["run"] = {
         "seconds": seconds,
-        "worst_rhat": rhat,
-        "agreeing": agreeing,
-        "least_ess": ess,
+        **agreement(post, held, setting.classes),
         "divergences": int(stats["diverging"].sum()),
         "steps": float(stats["n_steps"].double().mean()),
+        "cut": float(stats["reached_max_treedepth"].double().mean()),
     }
     return found
 
@@ -219,6 +226,8 @@ def main() -> None:
     parser.add_argument("--adaptation", choices=["per-chain", "pooled"])
     parser.add_argument("--target-accept", type=float)
     parser.add_argument("--scale", type=float, help="of a FanInNormal prior")
+    parser.add_argument("--input-scale", type=float, help="the same of the first layer; needs --scale")
+    parser.add_argument("--validate", action="store_true", help="score on a fifth of the training part instead")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
@@ -231,11 +240,11 @@ def main() -> None:
             if (value := getattr(args, key))
         }
         if args.scale:
-            changed["prior"] = FanInNormal(args.scale)
+            changed["prior"] = smooth(args.input_scale or args.scale, args.scale)
         setting = Setting(**{**SETTINGS[name].__dict__, **changed})
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = run(name, setting, args.seed, args.chains)
+            found = run(name, setting, args.seed, args.chains, args.validate)
         if args.json:
             print(json.dumps({name: found}), flush=True)
         else:
