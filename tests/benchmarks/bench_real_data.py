@@ -56,10 +56,11 @@ class Setting:
     target_accept: float = 0.8
     metric: str = "diag"
     adaptation: str = "per-chain"
+    output_layer: str = "weights"
 
 
 def smooth(inputs: float, output: float) -> dict[str, FanInNormal]:
-    """A prior of the first layer, which says how fast functions bend, and one of the output layer: how far they reach."""
+    """Priors of the first layer, which says how fast functions bend, and of the output layer: how far they reach."""
     return {"0.*": FanInNormal(inputs), "*": FanInNormal(output)}
 
 
@@ -184,6 +185,7 @@ def run(name: str, setting: Setting, seed: int, chains: int, validate: bool = Fa
         target_accept=setting.target_accept,
         metric=setting.metric,
         adaptation=setting.adaptation,
+        output_layer=setting.output_layer,
         seed=seed,
         progress=False,
     )
@@ -206,11 +208,11 @@ def show(name: str, found: dict[str, Any]) -> None:
         row = found[model]
         error = row.get("rmse", row.get("accuracy"))
         coverage = f"{row['coverage']:.3f}" if "coverage" in row else ""
-        rhat = ""
+        chains = ""
         if model == "NUTS":
             run = found["run"]
-            rhat = f"{run['worst_rhat']:.3f} ({run['agreeing']:.0%} at most 1.05), {run['seconds']:.0f} s"
-        print(f"{name:14}{model:8}{error:9.4f}{row['lppd']:9.3f}{coverage:>10}   {rhat}", flush=True)
+            chains = f"{run['worst_rhat']:.3f} ({run['agreeing']:.0%} at most 1.05), {run['seconds']:.0f} s"
+        print(f"{name:14}{model:8}{error:9.4f}{row['lppd']:9.3f}{coverage:>10}   {chains}", flush=True)
 
 
 def main() -> None:
@@ -224,6 +226,7 @@ def main() -> None:
     parser.add_argument("--depth", type=int)
     parser.add_argument("--metric", choices=["diag", "dense"])
     parser.add_argument("--adaptation", choices=["per-chain", "pooled"])
+    parser.add_argument("--output-layer", choices=["weights", "whitened"])
     parser.add_argument("--target-accept", type=float)
     parser.add_argument("--scale", type=float, help="of a FanInNormal prior")
     parser.add_argument("--input-scale", type=float, help="the same of the first layer; needs --scale")
@@ -236,7 +239,7 @@ def main() -> None:
     for name in args.names or SETTINGS:
         changed = {
             key: value
-            for key in ("warmup", "draws", "hidden", "depth", "metric", "adaptation", "target_accept")
+            for key in ("warmup", "draws", "hidden", "depth", "metric", "adaptation", "target_accept", "output_layer")
             if (value := getattr(args, key))
         }
         if args.scale:
