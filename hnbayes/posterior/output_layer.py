@@ -136,6 +136,7 @@ class WhitenedOutput:
             stats=stats,
             warmup_positions=warmup_positions,
             warmup_stats=warmup_stats,
+            metadata={**draws.metadata, "output_layer": "whitened"},
             ragged_positions=None if ragged is None else tuple(self.to_weights(chain) for chain in ragged),
         )
 
