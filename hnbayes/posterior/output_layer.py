@@ -118,6 +118,10 @@ class WhitenedOutput:
         """The reverse of `to_weights`."""
         return self._each(self._from_weights, q)
 
+    def standardised(self, q: Tensor) -> Tensor:
+        """Draws of the prior as positions on these axes, whose epsilon is the output layer in units of its scales."""
+        return self._each(lambda row: self._with_last(row, self._last(row).double() / self.scales), q)
+
     def draws(self, draws: Draws) -> Draws:
         """Draws on these axes as draws of the model; step sizes and metrics stay those of these axes."""
 

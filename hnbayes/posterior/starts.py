@@ -64,8 +64,11 @@ def starts(
         # With the output layer integrated out where it is whitened.
         return _fit_learned(model, U, on_axes(position.repeat(len(chain_ids), 1)), map_steps)
     rows = [_prior_draw(model, _start_seed(seed, chain), strict=init == "prior") for chain in chain_ids]
-    positions = on_axes(torch.stack(rows))
-    return positions if init == "prior" else _climb(U, positions, _bounds(model, seed), map_steps)
+    if init == "prior":
+        return on_axes(torch.stack(rows))
+    # Far from the data's output layer epsilon would be huge: the climb begins near its conditional posterior instead.
+    positions = torch.stack(rows) if whitened is None else whitened.standardised(torch.stack(rows))
+    return _climb(U, positions, _bounds(model, seed), map_steps)
 
 
 def _checked(init: Tensor, model: Model, chains: int) -> Tensor:
