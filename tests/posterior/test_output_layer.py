@@ -95,7 +95,7 @@ def test_draws_are_those_of_the_closed_form(init):
 def test_draws_agree_with_those_of_the_weights():
     model, X, y = problem(likelihood=Gaussian("learned"), prior=1.0)
     y = X[:, :1].sin() + 0.1 * y
-    options = {"prior": 1.0, "warmup": 300, "draws": 1000, "max_tree_depth": 7, "seed": 0, "progress": False}
+    options = {"prior": 1.0, "warmup": 150, "draws": 300, "max_tree_depth": 5, "seed": 0, "progress": False}
     one = hnbayes.sample(model.function.net, X, y, output_layer="whitened", save_warmup=True, **options)
     two = hnbayes.sample(model.function.net, X, y, **options)
     for quantity in (lambda p: p.outputs(X)[..., 0].numpy(), lambda p: p.params()["sigma"].log().numpy()[..., None]):
