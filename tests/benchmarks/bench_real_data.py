@@ -21,12 +21,12 @@ whitened it is the first layer's prior that decides (yacht, 50 units, 100 draws)
 LPPD 1.56 (the network alone: 0.90); a first study of the same posterior 1.03 and 1.14 at 0.3, 1.29 and 2.79 at 1,
 1.82 and 3.41 at 2 (with an output scale of 2). So R-hat is paid for in LPPD: the sharper units may bend, the smaller
 the learned noise, and the slower the first layer moves. On the test part yacht falls short of its validation: two
-thirds of its trajectories are cut at depth 7, and chains move slowly (R-hat within chains 1.23). With 62 test points
+thirds of its trajectories are cut at depth 7, and chains move slowly (R-hat within chains 1.23). With 61 test points
 a coverage of 0.85 is one point more than was found.
 
 On airfoil the bargain is worse: scale 0.5 gave R-hat 1.03 and LPPD -0.80 (alone: -0.37); 1.5, with an output scale of
-2, LPPD -0.31 and R-hat 1.87 after 60 draws, and as much within single chains: there they move slowly, whatever modes
-there are. Its row is an older run of the setting with the better LPPD, on the weights' own axes.
+2, LPPD -0.31 and R-hat 1.87 after 60 draws from poorer starts, and as much within single chains: there they move
+slowly, whatever modes there are. Its row is an older run of the setting with the better LPPD, on the weights' own axes.
 """
 
 from __future__ import annotations
