@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from hnbayes.cli.errors import InputError
 
 # Imported when they are called, so that --help and wrong arguments are answered quickly.
 COMMANDS = {"sample": "sampling", "diagnose": "diagnosing", "predict": "predicting", "report": "reporting"}
-DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+DONE, BAD_INPUT, INTERRUPTED, PIPE_CLOSED = 0, 2, 130, 141
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; those of the process if not given.
 
     Returns:
-        The exit code: 0 done, 2 input that can't be used, 3 a verdict of "stop" under --strict, 130 interrupted.
+        The exit code: 0 done, 2 input that can't be used, 3 a verdict of "stop" under --strict, 130 interrupted, 141
+        whoever reads the output has stopped reading, as `head` does.
     """
+    try:
+        try:
+            return _main(argv)
+        finally:
+            # Now, while its failure can be answered; after --help too, which leaves by an exception.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at exit, and would complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+def _main(argv: Sequence[str] | None) -> int:
     args = parser().parse_args(argv)
     command = importlib.import_module(f"hnbayes.cli.{COMMANDS[args.command]}")
     try:
@@ -48,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"hnbayes {args.command}: {error}", file=sys.stderr)
         return BAD_INPUT
+    except BrokenPipeError:
+        raise
     except OSError as error:  # a full disk, a folder that can't be written to
         print(f"hnbayes {args.command}: {error.strerror or error}: {error.filename}", file=sys.stderr)
         return BAD_INPUT

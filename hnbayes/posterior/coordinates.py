@@ -139,7 +139,7 @@ class _FlatGaussian:
         self.others: list[Latent] = []
         self.constant = 0.0
         for latent in latents:
-            moments = None if latent.depends else _moments(latent.distribution({}))
+            moments = None if latent.depends else gaussian_moments(latent.distribution({}))
             if moments is None:
                 self.others.append(latent)
                 continue
@@ -159,7 +159,7 @@ class _FlatGaussian:
         return -0.5 * (self._precision * squares).sum()
 
 
-def _moments(distribution: Distribution) -> tuple[Tensor, Tensor] | None:
+def gaussian_moments(distribution: Distribution) -> tuple[Tensor, Tensor] | None:
     """Mean and precision of independent normal numbers; None for any other distribution."""
     base = _base(distribution)
     if isinstance(base, PrecisionNormal):

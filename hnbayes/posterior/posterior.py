@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     import xarray as xr
 
+    from hnbayes.diagnostics import Report
+
 Array = NDArray[Any]
 MEMORY_LIMIT = 256 * 2**20
 CUBE_LIMIT = 2 * 2**30
@@ -222,6 +224,23 @@ class Posterior:
         level, seed = check_fraction("level", level), check_count("seed", seed, 0)
         task = self.model.likelihood.task(self.model.outputs_at_present(inputs[:1]))
         return scores.score(self._forward(check_count("memory_limit", memory_limit)), inputs, data, task, level, seed)
+
+    def diagnose(self, X: Any = None) -> Report:
+        """Whether the draws can be believed: every check of functions, densities and the sampler.
+
+        Args:
+            X: inputs (N, ...) at which the chains must agree; None takes those that were sampled with. See
+                `hnbayes.posterior.diagnosis.diagnose`.
+
+        Returns:
+            A table when printed, with a `verdict`: "ok", "look" or "stop".
+
+        Raises:
+            TypeError, ValueError: if X is no input of the network.
+        """
+        from hnbayes.posterior.diagnosis import diagnose
+
+        return diagnose(self, X)
 
     def to_inference_data(self, **options: Any) -> Any:
         """The posterior as ArviZ data, with all groups; see `hnbayes.posterior.groups.to_inference_data`."""

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hnbayes._checks import check_count
+from hnbayes._checks import check_choice, check_count
 from hnbayes.kernels.kernel import Kernel
 from hnbayes.posterior.model import Model
+from hnbayes.posterior.output_layer import WhitenedOutput
 from hnbayes.posterior.posterior import Posterior
 from hnbayes.posterior.resume import write_model
 from hnbayes.posterior.starts import starts
@@ -42,6 +43,7 @@ def sample(
     draws: int = 1000,
     init: str | Tensor = "map",
     map_steps: int = 1000,
+    output_layer: str = "weights",
     seed: int | None = None,
     compile: CompileMode = "auto",
     **options: Any,
@@ -70,6 +72,11 @@ def sample(
             optimiser; "prior", a draw of the prior; "module", the network's weights, all chains alike; or positions
             (C, D).
         map_steps: steps of the optimiser.
+        output_layer: "weights" samples it as the rest; "whitened" on axes where it is standard normal given the rest,
+            for regressions with little noise, where "weights" takes very long trajectories. The posterior is the same,
+            a step costs more. It needs an `nn.Sequential` that ends in an `nn.Linear`, `Gaussian` noise of one scale,
+            and independent normal priors of mean 0 on the output layer, and goes without `checkpoint`. Step sizes, metrics and what callbacks see are
+            then those of these axes; see `hnbayes.posterior.output_layer`.
         seed: a non-negative integer; None draws one from torch's global generator.
         compile: see `Potential`.
         **options: those of `sample_potential`: step_size, num_steps, target_accept, max_tree_depth, metric, thin,
@@ -86,22 +93,32 @@ def sample(
     """
     if unknown := sorted(set(options) - OPTIONS):
         raise TypeError(f"options must be of {', '.join(sorted(OPTIONS))}; received {', '.join(unknown)}.")
+    check_choice("output_layer", output_layer, ("weights", "whitened"))
     chains, map_steps = check_count("chains", chains), check_count("map_steps", map_steps, 0)
     seed = resolve_seed(seed)
     folder = None if options.get("checkpoint") is None else folder_of(options["checkpoint"])
     if folder is not None:
         refuse_run(folder)  # before what takes long
+        if output_layer == "whitened":
+            raise ValueError(
+                "checkpoint needs output_layer='weights': what is stored of a run are its own axes, from which "
+                "hnbayes.resume can't tell the weights; received output_layer='whitened'. Leave one of them out."
+            )
     model = Model(net, likelihood, prior, X)
     inputs, data = model.data(X, y)
-    U = model.potential(inputs, data, compile)
+    whitened = WhitenedOutput(model, inputs, data) if output_layer == "whitened" else None
+    U = model.potential(inputs, data, compile) if whitened is None else whitened.potential(compile)
     chain_ids = options.get("chain_ids") or range(chains)
-    positions = starts(model, U, init, chain_ids, seed, map_steps)
+    positions = starts(model, U, init, chain_ids, seed, map_steps, whitened)
     if folder is not None:
         write_model(folder, model, inputs, data)
     try:
         result = sample_potential(U, positions, kernel=kernel, warmup=warmup, draws=draws, seed=seed, **options)
     except Exception as error:
         if hasattr(error, "draws"):
-            error.posterior = Posterior(model, error.draws, inputs, data)  # type: ignore[attr-defined]
+            reached = error.draws if whitened is None else whitened.draws(error.draws)
+            error.posterior = Posterior(model, reached, inputs, data)  # type: ignore[attr-defined]
         raise
+    if whitened is not None:
+        result = whitened.draws(result)
     return Posterior(model, result, inputs, data)

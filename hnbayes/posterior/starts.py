@@ -14,6 +14,7 @@ from torch.func import vmap
 
 from hnbayes._checks import check_choice, describe
 from hnbayes.posterior.model import Model
+from hnbayes.posterior.output_layer import WhitenedOutput
 from hnbayes.potentials.base import Potential
 from hnbayes.priors import Latent
 from hnbayes.rng import seeded
@@ -28,8 +29,16 @@ TAIL = 0.005
 SPREAD = 0.1
 
 
-def starts(model: Model, U: Potential, init: Any, chain_ids: Sequence[int], seed: int, map_steps: int) -> Tensor:
-    """Positions (C, D) on the unconstrained axes.
+def starts(
+    model: Model,
+    U: Potential,
+    init: Any,
+    chain_ids: Sequence[int],
+    seed: int,
+    map_steps: int,
+    whitened: WhitenedOutput | None = None,
+) -> Tensor:
+    """Positions (C, D) on the axes that are sampled.
 
     Args:
         model: the model.
@@ -38,19 +47,28 @@ def starts(model: Model, U: Potential, init: Any, chain_ids: Sequence[int], seed
         chain_ids: the chains' numbers: chain c starts at a function of (seed, c).
         seed: of the draws.
         map_steps: steps of the optimiser.
+        whitened: where the output layer has axes of its own, which U then is a function of.
 
     Raises:
         TypeError, ValueError: if `init` is none of the above, or "prior" is asked of a prior that can't be drawn from.
     """
+
+    def on_axes(positions: Tensor) -> Tensor:
+        return positions if whitened is None else whitened.from_weights(positions)
+
     if isinstance(init, Tensor):
-        return _checked(init, model, len(chain_ids))
+        return on_axes(_checked(init, model, len(chain_ids)))
     check_choice("init", init, INITS)
     if init == "module":
         position = model.coordinates.unconstrain(_of_module(model))
-        return _fit_learned(model, U, position.repeat(len(chain_ids), 1), map_steps)
+        # With the output layer integrated out where it is whitened.
+        return _fit_learned(model, U, on_axes(position.repeat(len(chain_ids), 1)), map_steps)
     rows = [_prior_draw(model, _start_seed(seed, chain), strict=init == "prior") for chain in chain_ids]
-    positions = torch.stack(rows)
-    return positions if init == "prior" else _climb(U, positions, _bounds(model, seed), map_steps)
+    if init == "prior":
+        return on_axes(torch.stack(rows))
+    # Far from the data's output layer epsilon would be huge: the climb begins near its conditional posterior instead.
+    positions = torch.stack(rows) if whitened is None else whitened.standardised(torch.stack(rows))
+    return _climb(U, positions, _bounds(model, seed), map_steps)
 
 
 def _checked(init: Tensor, model: Model, chains: int) -> Tensor:

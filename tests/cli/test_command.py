@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -311,3 +312,17 @@ def test_as_a_process(regression):
     bad = subprocess.run([*arguments, "nothing.nc"], capture_output=True, text=True, check=False)
     assert (bad.returncode, bad.stdout) == (2, "")
     assert bad.stderr == "hnbayes diagnose: there is no file nothing.nc. Check the path.\n"
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["diagnose"], 141), (["diagnose", "--json"], 141), (["--help"], 0)])
+def test_a_reader_that_stops_reading_is_no_error(regression, arguments, code):
+    file = [] if "--help" in arguments else [str(regression)]
+    program = "import sys; from hnbayes.cli import main; sys.exit(main())"
+    reading, writing = os.pipe()
+    os.close(reading)  # before anything is written: `head` may be gone by then too
+    try:
+        command = [sys.executable, "-c", program, *arguments, *file]
+        result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writing)
+    assert (result.returncode, result.stderr) == (code, "")

@@ -9,6 +9,7 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit, softmax
 from torch import nn
 from torch.func import functional_call
 
@@ -340,8 +341,48 @@ def test_the_band_widens_in_a_gap_of_the_data():
         (lambda p: p.score(inputs(), inputs()[:, :1], level=1.0), ValueError, "level"),
         (lambda p: p.outputs(inputs(1).expand(10_000_000, 2)), ValueError, "would take 4.5 GiB"),
         (lambda p: p.to_inference_data(prior_draws=-1), ValueError, "prior_draws"),
+        (lambda p: p.diagnose(torch.zeros(3, 5)), ValueError, "can't be applied"),
+        (lambda p: p.diagnose([[0.0, float("nan")]]), ValueError, "X must be finite"),
     ],
 )
 def test_bad_arguments_are_refused(regression, call, error, message):
     with pytest.raises(error, match=message):
         call(regression)
+
+
+def worst_rhat(values):
+    """ArviZ's rank-normalised split R-hat, point by point."""
+    points = values.reshape(*values.shape[:2], -1)
+    return max(az.rhat(points[..., i]) for i in range(points.shape[2]))
+
+
+def test_diagnose_looks_at_functions(regression, classification):
+    new = inputs(5, seed=3)
+    report = regression.diagnose(new)
+    by_hand = np.stack(
+        [
+            functional_call(
+                regression.net,
+                {name: w[c, s] for name, w in regression.weights().items()},
+                (new,),
+            )[:, 0].numpy()
+            for c in range(C)
+            for s in range(S)
+        ]
+    ).reshape(C, S, 5)
+    numbers = report["predictions: chains agree"].numbers
+    assert numbers["worst_rhat"] == pytest.approx(worst_rhat(by_hand), rel=1e-6)
+    assert report.notes == ()
+    assert {"divergences", "tree depth", "leave-one-out", "log prior: chains agree"} <= {c.name for c in report.checks}
+    logits = classification.outputs(classification.X).numpy()
+    numbers = classification.diagnose()["predictions: chains agree"].numbers
+    assert numbers["worst_rhat"] == pytest.approx(worst_rhat(softmax(logits, -1)), rel=1e-6)
+    assert numbers["worst_rhat"] != pytest.approx(worst_rhat(logits), rel=1e-6)
+
+
+def test_diagnose_of_yes_and_no_and_of_many_inputs():
+    post = sampled(Bernoulli(), 1, (inputs()[:, :1] > 0).double(), warmup=20)
+    many = inputs(100, seed=4)
+    kept = np.linspace(0, 99, 64).round().astype(int)
+    flips = expit(post.outputs(many).numpy()[:, :, kept])
+    assert post.diagnose(many)["predictions: chains agree"].numbers["worst_rhat"] == pytest.approx(worst_rhat(flips))

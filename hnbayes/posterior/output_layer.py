@@ -1,0 +1,214 @@
+r"""Axes on which the output layer, given everything else, is standard normal: the narrowest directions are gone.
+
+Under Gaussian noise and priors the weights u of a linear output layer, in units of their prior's scales, have the
+conditional posterior \(N(A^{-1} \Phi^T y, \sigma^2 A^{-1})\), with features \(\Phi\) (N, P) in the same units and
+\(A = \Phi^T \Phi + \sigma^2 I = L L^T\). So with
+
+\(u = L^{-T} (L^{-1} \Phi^T y + \sigma \epsilon)\)
+
+the joint density of everything is that of the hidden weights and the noise with the output layer integrated out, times
+\(N(\epsilon; 0, I)\). This is a change of variables, so the posterior is the same; what remains for the sampler is the
+marginal likelihood of the features, which has no directions as narrow as the noise (Hron et al. 2022, Wide Bayesian
+neural networks have a simple weight posterior, section 3).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from hnbayes._checks import describe
+from hnbayes.likelihoods import Gaussian
+from hnbayes.posterior.coordinates import gaussian_moments
+from hnbayes.posterior.model import Model
+from hnbayes.potentials.base import CompileMode, Potential
+from hnbayes.sampling import Draws
+
+AT_ONCE = 64
+LOG_2PI = math.log(2 * math.pi)
+
+
+class _Parts(NamedTuple):
+    """What the conditional posterior of the output layer is made of, in float64; K outputs, P weights of each."""
+
+    values: dict[str, Tensor]
+    sigma: Tensor
+    lower: Tensor  # L, (K, P, P)
+    projected: Tensor  # L^-1 Phi^T y, (K, P)
+
+
+class WhitenedOutput:
+    """The posterior on axes on which the output layer is standard normal given the rest.
+
+    A position has the same length and names as that of the model; in the place of the output layer's weights and biases
+    it holds epsilon.
+
+    Args:
+        model: of an `nn.Sequential` that ends in an `nn.Linear`, with Gaussian noise of one scale, fixed or learned,
+            and independent normal priors of mean 0 on the output layer.
+        X: inputs (N, ...).
+        y: data (N, K).
+
+    Raises:
+        TypeError, ValueError: if the model is not of this kind.
+    """
+
+    def __init__(self, model: Model, X: Tensor, y: Tensor) -> None:
+        self.model, self.X = model, X
+        net = model.function.net
+        if not isinstance(net, nn.Sequential) or not len(net) or not isinstance(net[-1], nn.Linear):
+            raise TypeError(
+                "a whitened output layer needs an nn.Sequential that ends in an nn.Linear; received "
+                f"{type(net).__name__}. Use output_layer='weights'."
+            )
+        likelihood = model.likelihood
+        if type(likelihood) is not Gaussian or likelihood.scale.shape:
+            raise ValueError(
+                "a whitened output layer needs Gaussian noise of one scale for all outputs; received "
+                f"{likelihood!r}. Use output_layer='weights'."
+            )
+        self.body, last = net[:-1], next(reversed(net._modules))
+        if any(own is shared for own in net[-1].parameters() for shared in self.body.parameters()):
+            raise ValueError("the output layer must not share its weights with another. Use output_layer='weights'.")
+        self.hidden = tuple(name for name, _ in self.body.named_parameters() if name in model.function.shapes)
+        self.weight, self.bias = f"{last}.weight", f"{last}.bias" if net[-1].bias is not None else None
+        self.outputs = net[-1].out_features
+        scales = [self._scale(self.weight)] + ([self._scale(self.bias)[:, None]] if self.bias else [])
+        self.scales = torch.cat(scales, 1)  # (K, P)
+        self.y = y.double().reshape(len(y), self.outputs).T  # (K, N)
+        self._squares = self.y.square().sum()
+        self._mask = torch.ones(model.spec.size, dtype=model.like.dtype, device=model.like.device)
+        for name in filter(None, (self.weight, self.bias)):
+            at = model.spec.indices(name)
+            self._mask[at.start : at.stop] = 0.0
+
+    def potential(self, compile: CompileMode = "auto") -> Potential:
+        """U, the negative log density of data and position on these axes, normalised."""
+        model, count = self.model, self.y.numel()
+        log_scales = self.scales.log().sum()
+
+        def U(z: Tensor) -> Tensor:
+            # The prior of the output layer, which is there with its weights at 0, is replaced by that of epsilon.
+            log_prior, _ = model.coordinates.log_prob(z * self._mask)
+            epsilon = (z * (1 - self._mask)).square().sum()
+            _, sigma, lower, projected = self._parts(z)
+            fit = (self._squares - projected.square().sum()) / sigma.square()
+            log_marginal = (
+                -(count - self.scales.numel()) * sigma.log()
+                - lower.diagonal(dim1=-2, dim2=-1).log().sum()
+                - 0.5 * (fit + count * LOG_2PI)
+                + log_scales
+            )
+            return -(log_prior + log_marginal.to(z.dtype) - 0.5 * epsilon)
+
+        return Potential(U, spec=model.spec, compile=compile)
+
+    @torch.no_grad()
+    def to_weights(self, z: Tensor) -> Tensor:
+        """Positions of the model, (*batch, D), that positions on these axes stand for."""
+        return self._each(self._to_weights, z)
+
+    @torch.no_grad()
+    def from_weights(self, q: Tensor) -> Tensor:
+        """The reverse of `to_weights`."""
+        return self._each(self._from_weights, q)
+
+    def standardised(self, q: Tensor) -> Tensor:
+        """Draws of the prior as positions on these axes, whose epsilon is the output layer in units of its scales."""
+        return self._each(lambda row: self._with_last(row, self._last(row).double() / self.scales), q)
+
+    def draws(self, draws: Draws) -> Draws:
+        """Draws on these axes as draws of the model; step sizes and metrics stay those of these axes."""
+
+        def moved(positions: Tensor | None, stats: dict[str, Tensor] | None) -> tuple[Any, Any]:
+            if positions is None or stats is None or not positions.numel():
+                return positions, stats
+            log_det = self._each(self._log_det, positions.to(self.model.like.device)).cpu()
+            return self.to_weights(positions.to(self.model.like.device)).cpu(), {**stats, "lp": stats["lp"] - log_det}
+
+        positions, stats = moved(draws.positions, draws.stats)
+        warmup_positions, warmup_stats = moved(draws.warmup_positions, draws.warmup_stats)
+        ragged = draws.ragged_positions
+        return dataclasses.replace(
+            draws,
+            positions=positions,
+            stats=stats,
+            warmup_positions=warmup_positions,
+            warmup_stats=warmup_stats,
+            metadata={**draws.metadata, "output_layer": "whitened"},
+            ragged_positions=None if ragged is None else tuple(self.to_weights(chain) for chain in ragged),
+        )
+
+    def _scale(self, name: str) -> Tensor:
+        """The standard deviations of a parameter's prior, in float64, of the parameter's shape."""
+        latents = {latent.name: latent for latent in self.model.bound.latents}
+        if name not in self.model.function.shapes:
+            raise ValueError(f"a whitened output layer must be trainable; {name!r} is frozen.")
+        latent = latents.get(name)
+        known = latent is not None and not latent.depends and self.model.bound.log_prob_func is None
+        moments = gaussian_moments(latent.distribution({})) if known and latent is not None else None
+        if latent is None or moments is None or bool((moments[0] != 0).any()) or bool((moments[1] <= 0).any()):
+            raise ValueError(
+                f"a whitened output layer needs a normal prior of mean 0 and fixed scale for {name!r}; received "
+                f"{describe(self.model.prior)}. Use output_layer='weights'."
+            )
+        return moments[1].double().rsqrt().expand(latent.shape)
+
+    def _parts(self, position: Tensor) -> _Parts:
+        values, _ = self.model.coordinates.constrain(position)
+        weights = self.model.bound.weights_of(values)
+        features = functional_call(self.body, {name: weights[name] for name in self.hidden}, (self.X,)).double()
+        if self.bias:
+            features = torch.cat([features, torch.ones_like(features[:, :1])], 1)
+        output_like = features[:, :1]
+        sigma = self.model.likelihood.scale.value(values, output_like).double()  # type: ignore[attr-defined]
+        identity = torch.eye(self.scales.shape[1], dtype=features.dtype, device=features.device)
+        gram = features.T @ features
+        lower = torch.linalg.cholesky(
+            self.scales[:, :, None] * gram * self.scales[:, None, :] + sigma.square() * identity
+        )
+        moment = self.scales * (self.y @ features)
+        projected = torch.linalg.solve_triangular(lower, moment[..., None], upper=False)[..., 0]
+        return _Parts(values, sigma, lower, projected)
+
+    def _last(self, position: Tensor) -> Tensor:
+        """The output layer's numbers in a position, (K, P)."""
+        parts = self.model.spec.unflatten(position)
+        rows = [parts[self.weight]] + ([parts[self.bias][:, None]] if self.bias else [])
+        return torch.cat(rows, 1)
+
+    def _with_last(self, position: Tensor, last: Tensor) -> Tensor:
+        parts = dict(self.model.spec.unflatten(position))
+        inputs = parts[self.weight].shape[1]
+        parts[self.weight] = last[:, :inputs].to(position.dtype)
+        if self.bias:
+            parts[self.bias] = last[:, inputs].to(position.dtype)
+        return self.model.spec.flatten(parts)
+
+    def _to_weights(self, z: Tensor) -> Tensor:
+        _, sigma, lower, projected = self._parts(z)
+        right = projected + sigma * self._last(z).double()
+        u = torch.linalg.solve_triangular(lower.mT, right[..., None], upper=True)[..., 0]
+        return self._with_last(z, self.scales * u)
+
+    def _from_weights(self, q: Tensor) -> Tensor:
+        _, sigma, lower, projected = self._parts(q)
+        u = self._last(q).double() / self.scales
+        return self._with_last(q, ((lower.mT @ u[..., None])[..., 0] - projected) / sigma)
+
+    def _log_det(self, z: Tensor) -> Tensor:
+        """The logarithm of the determinant of `to_weights`' derivative."""
+        _, sigma, lower, _ = self._parts(z)
+        diagonal = lower.diagonal(dim1=-2, dim2=-1).log().sum()
+        return self.scales.log().sum() + self.scales.numel() * sigma.log() - diagonal
+
+    @staticmethod
+    def _each(function: Any, positions: Tensor) -> Tensor:
+        rows = positions.reshape(-1, positions.shape[-1])
+        result: Tensor = vmap(function, chunk_size=AT_ONCE)(rows)
+        return result.reshape(positions.shape[:-1] + result.shape[1:])
