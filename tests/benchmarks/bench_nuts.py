@@ -144,7 +144,9 @@ def ratios(rounds: list[list[Report]]) -> str:
     for label, key in names.items():
         values = [ours[key] / peer[key] for ours, peer in rounds]
         lines.append(f"  {label:40}{np.median(values):8.2f}   rounds: {' '.join(f'{v:.2f}' for v in values)}")
-    lines.append(f"  means differ by at most {max(apart(*pair) for pair in rounds):.1f} standard errors of the difference")
+    lines.append(
+        f"  means differ by at most {max(apart(*pair) for pair in rounds):.1f} standard errors of the difference"
+    )
     return "\n".join(lines)
 
 

@@ -24,9 +24,7 @@ def sample(job: Job) -> Outcome:
 
     def one_chain(key: Any, start: Any) -> Any:
         warmup_key, key = jax.random.split(key)
-        adaptation = blackjax.window_adaptation(
-            blackjax.nuts, log_density, target_acceptance_rate=job.target_accept
-        )
+        adaptation = blackjax.window_adaptation(blackjax.nuts, log_density, target_acceptance_rate=job.target_accept)
         (state, parameters), warmup = adaptation.run(warmup_key, start, num_steps=job.warmup)
         step = blackjax.nuts(log_density, **parameters).step
 
