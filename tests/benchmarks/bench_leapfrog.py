@@ -1,9 +1,9 @@
 """What a leapfrog step costs inside HMC and NUTS, beside the bare batched gradient it can't do without.
 
-By default the problem is the posterior of a 10-50-1 tanh network on scikit-learn's diabetes data, float32, N(0, 1) prior,
-Gaussian noise of precision 2; D = 601. Rounds of bare gradient, HMC and NUTS alternate, and ratios are taken within a
-round, because machines are noisy; with several numbers of chains, these alternate too, and the cost of a batched step
-is compared with that of the first number. Where the package `hypnettorch` is installed, its HMC runs on the same
+By default the problem is the posterior of a 10-50-1 tanh network on scikit-learn's diabetes data, float32, N(0, 1)
+prior, Gaussian noise of precision 2; D = 601. Rounds of bare gradient, HMC and NUTS alternate, and ratios are taken
+within a round, because machines are noisy; with several numbers of chains, these alternate too, and the cost of a batched
+step is compared with that of the first number. Where the package `hypnettorch` is installed, its HMC runs on the same
 potential in the same run. `--profile` says where the time of a leapfrog in NUTS goes.
 
     python tests/benchmarks/bench_leapfrog.py [--chains 4] [--threads 2] [--compile auto|true]
@@ -130,8 +130,8 @@ def print_table(times: dict[tuple[int, str], np.ndarray], numbers: list[int], wi
 def profile(leapfrog: Job, gradient: Job) -> None:
     """Shares of a leapfrog in NUTS by function, each with all that it calls.
 
-    The profiler slows small functions most, so what is left beside the gradient is overstated; the time without it, and that
-    of the bare gradient, are printed beside.
+    The profiler slows small functions most, so what is left beside the gradient is overstated; the time without it, and
+    that of the bare gradient, are printed beside.
     """
     plain, bare = microseconds(leapfrog, PROFILED_STEPS), microseconds(gradient, PROFILED_STEPS)
     profiler = cProfile.Profile()
@@ -140,7 +140,7 @@ def profile(leapfrog: Job, gradient: Job) -> None:
         leapfrog()
     profiler.disable()
     stats = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
-    total = sum(own for _, _, own, _, _ in stats.values())
+    total = max(cumulative for _, _, _, cumulative, _ in stats.values())
     print(f"leapfrog {plain:.0f} us, bare gradient {bare:.0f} us; profiled {total / PROFILED_STEPS * 1e6:.0f} us")
     print(f"{'share':>6}{'own':>6}{'calls':>7}  function (shares of the profiled time, calls a leapfrog)")
     largest = sorted(stats.items(), key=lambda entry: -entry[1][3])

@@ -1,16 +1,17 @@
 """NUTS of this library beside another's on the same posterior: time, gradients, effective draws and memory.
 
-Each run is a process of its own, so that what a first use costs (tracing, capturing, compiling) is in its time; the part
-is given apart too. Ours and the peer's alternate, `--rounds` times with different seeds, and ratios are taken within a
-round, because machines are noisy. Both must agree about the log density at five points up to a constant, or there
-is no result.
+Each run is a process of its own, so that what a first use costs (tracing, capturing, compiling) is in its time, and
+given apart too ("running" is without). Ours and the peer's alternate, `--rounds` times with different seeds, and ratios
+are taken within a round, because machines are noisy. Both must agree about the log density at five points up to a
+constant, or there is no result.
 
     python tests/benchmarks/bench_nuts.py --peer numpyro-parallel --problem diabetes [--rounds 3] [--json out.json]
     python tests/benchmarks/bench_nuts.py --problem funnels          # ours alone: useful rows, and lockstep
 
-Networks have a N(0, 1) prior, Gaussian noise of precision 2 or a softmax; effective sizes (ArviZ's bulk ESS, of all chains
-together) are those of predictions at 20 rows left out, since weights aren't identified, elsewhere of the parameters.
-The peers must be installed in the same environment: numpyro, blackjax, pyro-ppl, hypnettorch; scikit-learn has the data.
+Networks have a N(0, 1) prior, Gaussian noise of precision 2 or a softmax. Effective sizes (ArviZ's bulk ESS, of all
+chains together) are those of predictions at 20 rows left out, since weights aren't identified, elsewhere those of the
+parameters. Peers must be installed in the same environment: numpyro, blackjax, pyro-ppl, hypnettorch; scikit-learn has
+the data.
 """
 
 from __future__ import annotations
@@ -144,9 +145,8 @@ def ratios(rounds: list[list[Report]]) -> str:
     for label, key in names.items():
         values = [ours[key] / peer[key] for ours, peer in rounds]
         lines.append(f"  {label:40}{np.median(values):8.2f}   rounds: {' '.join(f'{v:.2f}' for v in values)}")
-    lines.append(
-        f"  means differ by at most {max(apart(*pair) for pair in rounds):.1f} standard errors of the difference"
-    )
+    furthest = max(apart(*pair) for pair in rounds)
+    lines.append(f"  means differ by at most {furthest:.1f} standard errors of the difference")
     return "\n".join(lines)
 
 

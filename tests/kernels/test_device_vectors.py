@@ -129,7 +129,7 @@ def test_search_finds_the_same_step_sizes():
 
 
 def reads(kernel, vectors, chains=16, evaluations=300):
-    """How often each of the leapfrog steps of a batch reads from the device, and how many chains then began or ended."""
+    """How often each leapfrog step of a batch reads from the device, and whether chains began or ended in it."""
     with using(vectors):
         # Step sizes differ, so that chains soon are at different stages.
         steps = 0.1 * (1 + np.arange(chains) / chains)
@@ -151,7 +151,7 @@ def test_leapfrog_step_of_hmc_waits_once_for_the_device():
 
 def test_leapfrog_step_of_nuts_waits_a_few_times():
     counts, between = reads(NUTS(6), CountingReads)
-    # U and kinetic energies, always; U-turns of subtrees, of whole trees, and new kinetic energies, where there are any.
+    # U and kinetic energies, always; where there are any: U-turns of subtrees and of trees, new kinetic energies.
     assert counts.min() >= 2
     assert counts[~between].max() <= 4
     assert counts.max() == 5

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import pathlib
 from abc import ABC, abstractmethod
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
 
 HELD_OUT = 20
-PRIOR_PRECISION = 1.0
 NOISE_PRECISION = 2.0
 AIRFOIL = pathlib.Path(__file__).parents[3] / "examples" / "data" / "airfoil.csv"
 
@@ -71,7 +71,7 @@ class Network(Problem):
         self.inputs, self.targets = inputs[kept], targets[kept]
         self.held_out_inputs, self.held_out_targets = inputs[held_out], targets[held_out]
         self.sizes, self.activation, self.classify = sizes, activation, classify
-        self.dimension = sum((before + 1) * after for before, after in zip(sizes, sizes[1:], strict=False))
+        self.dimension = sum((before + 1) * after for before, after in pairwise(sizes))
 
     def starts(self, chains: int, seed: int) -> np.ndarray:
         """A tenth of a draw of the prior."""
@@ -85,7 +85,7 @@ class Network(Problem):
 
         activation = {"tanh": torch.nn.Tanh, "relu": torch.nn.ReLU}[self.activation]
         layers: list[torch.nn.Module] = []
-        for before, after in zip(self.sizes, self.sizes[1:], strict=False):
+        for before, after in pairwise(self.sizes):
             layers += [torch.nn.Linear(before, after), activation()]
         return hnbayes.nn_pot_energy(
             torch.nn.Sequential(*layers[:-1]),
@@ -111,7 +111,7 @@ class Network(Problem):
                 nll = -chosen.sum()
             else:
                 nll = 0.5 * NOISE_PRECISION * ((outputs - targets) ** 2).sum()
-            return nll + 0.5 * PRIOR_PRECISION * (q**2).sum()
+            return nll + 0.5 * (q**2).sum()
 
         return potential
 
@@ -131,7 +131,7 @@ class Network(Problem):
     def _forward(self, q: Any, x: Any, activation: Any) -> Any:
         """The network's outputs, (N, out), with any library's arrays."""
         at = 0
-        for layer, (before, after) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
+        for layer, (before, after) in enumerate(pairwise(self.sizes)):
             weight = q[at : at + after * before].reshape(after, before)
             at += after * before
             x = (activation(x) if layer else x) @ weight.T + q[at : at + after]
