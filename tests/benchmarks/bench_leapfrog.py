@@ -3,8 +3,8 @@
 By default the problem is the posterior of a 10-50-1 tanh network on scikit-learn's diabetes data, float32, N(0, 1)
 prior, Gaussian noise of precision 2; D = 601. Rounds of bare gradient, HMC and NUTS alternate, and ratios are taken
 within a round, because machines are noisy; with several numbers of chains, these alternate too, and the cost of a
-batched step is compared with that of the first number. Where the package `hypnettorch` is installed, its HMC runs on the same
-potential in the same run. `--profile` says where the time of a leapfrog in NUTS goes.
+batched step is compared with that of the first number. Where the package `hypnettorch` is installed, its HMC runs on
+the same potential in the same run. `--profile` says where the time of a leapfrog in NUTS goes.
 
     python tests/benchmarks/bench_leapfrog.py [--chains 4] [--threads 2] [--compile auto|true]
     python tests/benchmarks/bench_leapfrog.py --problem schools --chains 1 64
