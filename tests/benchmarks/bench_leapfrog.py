@@ -67,8 +67,8 @@ def make_jobs(U: hnbayes.Potential, positions: torch.Tensor, step_size: float) -
     }
 
 
-def main() -> None:
-    """Run the rounds and print the table."""
+def make_parser() -> argparse.ArgumentParser:
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problem", choices=PROBLEMS, default="diabetes")
     parser.add_argument("--chains", type=int, nargs="+", default=[4])
@@ -76,7 +76,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--compile", choices=["auto", "true"], default="auto")
     parser.add_argument("--profile", action="store_true", help="where the time of NUTS goes, by cProfile")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run the rounds and print the table."""
+    args = make_parser().parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
 

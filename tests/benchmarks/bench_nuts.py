@@ -33,8 +33,8 @@ TOLERANCE = 1e-3  # of the largest difference in U among the probes; U is float3
 Report = dict[str, Any]
 
 
-def main() -> None:
-    """Run the rounds, print the table, write the JSON."""
+def make_parser() -> argparse.ArgumentParser:
+    """The options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--problem", choices=PROBLEMS, required=True)
     parser.add_argument("--peer", choices=PEERS, help="none runs ours alone")
@@ -46,7 +46,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0, help="of the first round; the others count on")
     parser.add_argument("--json", type=pathlib.Path, help="where to write all that was measured")
-    args = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Run the rounds, print the table, write the JSON."""
+    args = make_parser().parse_args()
 
     kind = PROBLEMS[args.problem]
     lengths = {name: getattr(args, name) or getattr(kind, name) for name in ("chains", "warmup", "draws")}
