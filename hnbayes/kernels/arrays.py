@@ -65,6 +65,10 @@ class HostVectors:
             return np.vecdot(a, b)
         return np.matmul(a[:, None, :], b[:, :, None])[:, 0, 0]
 
+    def rowdots(self, a: Array, *others: Array) -> list[Host]:
+        """The dot products of each row with those of several arrays, (R,) for each array."""
+        return [self.rowdot(a, b) for b in others]
+
     def copy_rows(self, source: Array, target: Array, rows: Host) -> None:
         """Copy some rows of one (C, D) array to another."""
         if len(rows) > FEW_ROWS:
@@ -75,7 +79,11 @@ class HostVectors:
 
 
 class DeviceVectors:
-    """Vectors as tensors on any device."""
+    """Vectors as tensors on any device.
+
+    The host waits for the device in `to_host` only, through which all that is read goes. What is sent doesn't wait on a
+    CUDA device: it leaves from pinned memory.
+    """
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype = dtype
@@ -92,7 +100,7 @@ class DeviceVectors:
     def evaluate(self, potential: Potential, array: Array) -> tuple[Host, Array]:
         """U of each vector, on the host, and its gradient."""
         values, gradient = potential.value_and_grad(array)
-        return values.detach().cpu().numpy(), gradient.detach()
+        return self.to_host(values.detach()), gradient.detach()
 
     def zeros(self, *shape: int) -> Array:
         """Zeros of the vectors' dtype, on their device."""
@@ -100,24 +108,34 @@ class DeviceVectors:
 
     def from_host(self, values: Host) -> Array:
         """Host numbers in the vectors' dtype, on their device."""
-        return torch.as_tensor(values).to(self.device, self.dtype)
+        return self._send(torch.as_tensor(values).to(self.dtype))
 
     def to_host(self, array: Array) -> Host:
-        """Vectors as host numbers."""
+        """Vectors as host numbers; waits for the device."""
         return array.cpu().numpy()
 
     def index(self, rows: Host) -> Any:
         """Row numbers in the form that indexes vectors."""
-        return torch.as_tensor(rows, device=self.device)
+        return self._send(torch.as_tensor(rows))
 
     def rowdot(self, a: Array, b: Array) -> Host:
         """The dot product of each row, (R, D) x (R, D) -> (R,), on the host."""
-        return (a * b).sum(-1).cpu().numpy()
+        return self.to_host((a * b).sum(-1))
+
+    def rowdots(self, a: Array, *others: Array) -> list[Host]:
+        """The dot products of each row with those of several arrays, (R,) for each array, read at once."""
+        return list(self.to_host(torch.stack([(a * b).sum(-1) for b in others])))
 
     def copy_rows(self, source: Array, target: Array, rows: Host) -> None:
         """Copy some rows of one (C, D) array to another."""
         ix = self.index(rows)
         target[ix] = source[ix]
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        """A tensor of the host on the device."""
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)
 
 
 Vectors = HostVectors | DeviceVectors

@@ -28,7 +28,9 @@ def is_turning(vectors: Vectors, displacement: Array, first_p: Array, last_p: Ar
         first_p: p_i, (R, D).
         last_p: p_n, (R, D).
     """
-    return (vectors.rowdot(displacement, last_p) <= 0) | (vectors.rowdot(displacement, first_p) <= 0)
+    last, first = vectors.rowdots(displacement, last_p, first_p)
+    turning: Host = (last <= 0) | (first <= 0)
+    return turning
 
 
 class OpenSubtrees:

@@ -75,8 +75,8 @@ def sample(
         output_layer: "weights" samples it as the rest; "whitened" on axes where it is standard normal given the rest,
             for regressions with little noise, where "weights" takes very long trajectories. The posterior is the same,
             a step costs more. It needs an `nn.Sequential` that ends in an `nn.Linear`, `Gaussian` noise of one scale,
-            and independent normal priors of mean 0 on the output layer, and goes without `checkpoint`. Step sizes, metrics and what callbacks see are
-            then those of these axes; see `hnbayes.posterior.output_layer`.
+            and independent normal priors of mean 0 on the output layer, and goes without `checkpoint`. Step sizes,
+            metrics and what callbacks see are then those of these axes; see `hnbayes.posterior.output_layer`.
         seed: a non-negative integer; None draws one from torch's global generator.
         compile: see `Potential`.
         **options: those of `sample_potential`: step_size, num_steps, target_accept, max_tree_depth, metric, thin,

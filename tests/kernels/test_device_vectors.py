@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from targets import gaussian
 
 import hnbayes
-from hnbayes.kernels import HMC
+from hnbayes.kernels import HMC, NUTS
 from hnbayes.kernels.adaptation import find_step_size
 from hnbayes.kernels.arrays import DeviceVectors
 from hnbayes.potentials import Potential
@@ -35,6 +36,23 @@ class SinglePrecision(DeviceVectors):
 
     def from_host(self, values):
         return super().from_host(values).float().to(self.dtype)
+
+
+class CountingReads(DeviceVectors):
+    """Counts how often the host would wait for a device: all reading goes through `to_host`."""
+
+    reads = 0
+
+    def to_host(self, array):
+        CountingReads.reads += 1
+        return super().to_host(array)
+
+
+class ProductsApart(CountingReads):
+    """Mutant: dot products are read one by one."""
+
+    def rowdots(self, a, *others):
+        return [self.rowdot(a, b) for b in others]
 
 
 @contextmanager
@@ -108,3 +126,37 @@ def test_search_finds_the_same_step_sizes():
             found.append(find_step_size(kernel, state).tolist())
     assert found[0] == found[1]
     assert len(set(found[0])) > 1
+
+
+def reads(kernel, vectors, chains=16, evaluations=300):
+    """How often each leapfrog step of a batch reads from the device, and whether chains began or ended in it."""
+    with using(vectors):
+        # Step sizes differ, so that chains soon are at different stages.
+        steps = 0.1 * (1 + np.arange(chains) / chains)
+        state = kernel.init(Potential(TARGET.potential), TARGET.draw(chains, 4), chain_streams(5, range(chains)), steps)
+        counts, between = [], []
+        for _ in range(evaluations):
+            before, beginning = CountingReads.reads, state.fresh.any()
+            state, finished = kernel.advance(state)
+            counts.append(CountingReads.reads - before)
+            between.append(bool(beginning) or finished is not None)
+    return np.array(counts), np.array(between)
+
+
+def test_leapfrog_step_of_hmc_waits_once_for_the_device():
+    counts, between = reads(HMC(7), CountingReads)
+    assert set(counts[~between]) == {1}  # U
+    assert counts[between].max() == 2  # and the kinetic energies of chains that begin, or of those that end
+
+
+def test_leapfrog_step_of_nuts_waits_a_few_times():
+    counts, between = reads(NUTS(6), CountingReads)
+    # U and kinetic energies, always; where there are any: U-turns of subtrees and of trees, new kinetic energies.
+    assert counts.min() >= 2
+    assert counts[~between].max() <= 4
+    assert counts.max() == 5
+
+
+def test_count_of_waiting_sees_products_read_one_by_one():
+    counts, _ = reads(NUTS(6), ProductsApart)
+    assert counts.max() == 7
