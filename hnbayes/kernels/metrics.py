@@ -61,6 +61,10 @@ class Metric(ABC):
         inverse = self.host_inverse()
         return type(self)(self.vectors, inverse if len(inverse) == 1 else inverse[rows])
 
+    def _rounded(self, inverse: Host) -> Host:
+        """An inverse as the vectors' dtype holds it."""
+        return inverse.astype(np.float32 if "float32" in str(self.vectors.dtype) else np.float64)
+
     @staticmethod
     def _rows(array: Array, ix: Any) -> Array:
         return array if ix is None or len(array) == 1 else array[ix]
@@ -72,7 +76,7 @@ class DiagonalMetric(Metric):
     def _load(self, inverse: Host) -> None:
         # The root is that of the rounded inverse, so that a metric can be made again of what it holds.
         self._inverse = self.vectors.from_host(inverse)
-        self._root = self.vectors.from_host(np.sqrt(self.host_inverse()))
+        self._root = self.vectors.from_host(np.sqrt(self._rounded(inverse)))
 
     @property
     def inverse(self) -> Array:
@@ -97,7 +101,7 @@ class DenseMetric(Metric):
 
     def _load(self, inverse: Host) -> None:
         self._inverse = self.vectors.from_host(inverse)
-        lower = np.linalg.cholesky(self.host_inverse().astype(np.float64))
+        lower = np.linalg.cholesky(self._rounded(inverse).astype(np.float64))
         identity = np.broadcast_to(np.eye(inverse.shape[-1]), lower.shape)
         self._lower = self.vectors.from_host(lower)
         self._root_mass = self.vectors.from_host(np.linalg.solve(np.swapaxes(lower, -1, -2), identity))

@@ -60,7 +60,7 @@ def using(vectors):
     """Has all states made with vectors of a kind; None for those of the device."""
     with pytest.MonkeyPatch.context() as patch:
         if vectors is not None:
-            for module in ("hnbayes.kernels.kernel", "hnbayes.sampling.sample"):
+            for module in ("hnbayes.kernels.kernel", "hnbayes.sampling.arguments"):
                 patch.setattr(f"{module}.vectors_like", lambda q: vectors(q.dtype, q.device))
         yield
 

@@ -157,7 +157,9 @@ except OSError as error:
 def full_disk(folder, limit):
     """Sample until the disk is full, look at what is there, then make room and go on."""
     command = [sys.executable, "-W", "ignore", "-c", FULL, str(folder), str(limit)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    # Another number of threads would be told of where the run is resumed here.
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     number, kept, total, message = done.stdout.split(maxsplit=3)
     assert "All before it can be read" in message or "No space left" in message
     found = read_draws(folder)
