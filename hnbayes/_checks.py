@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 
 def describe(value: Any) -> str:
@@ -16,6 +19,11 @@ def describe(value: Any) -> str:
         return f"a {value.dtype} tensor of shape {tuple(value.shape)} on {value.device}"
     text = " ".join(repr(value).split())
     return f"{text if len(text) <= 60 else text[:57] + '...'} ({type(value).__name__})"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; empty if it has none."""
+    return next(iter(str(error).strip().splitlines()), "")
 
 
 def check_count(name: str, value: Any, minimum: int = 1) -> int:
@@ -78,3 +86,22 @@ def check_finite(name: str, tensor: Tensor) -> None:
             f"{name} must be finite; received {int(bad.sum())} NaN or infinite of {tensor.numel()} values, "
             f"the first at index {first}. Remove or impute them."
         )
+
+
+@contextlib.contextmanager
+def validation(on: bool | None) -> Iterator[bool]:
+    """Whether distributions that are made inside, by whatever code, check their arguments and values.
+
+    Args:
+        on: None leaves that as it is. In any case it is afterwards what it was before, whatever code inside has done.
+
+    Yields:
+        What it was before.
+    """
+    before: bool = Distribution._validate_args
+    if on is not None:
+        Distribution.set_default_validate_args(on)
+    try:
+        yield before
+    finally:
+        Distribution.set_default_validate_args(before)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, HalfNormal, Independent
 from torch.distributions.transforms import Transform
 
-from hnbayes._checks import check_positive, describe
+from hnbayes._checks import check_positive, describe, validation
 
 
 def bare(distribution: Distribution, like: Tensor | None = None) -> Any:
@@ -47,15 +47,9 @@ def _converted(value: Any, like: Tensor | None) -> Any:
     return new
 
 
-@contextmanager
-def without_validation() -> Iterator[None]:
-    """Distributions that are made inside, by whatever code, don't check their arguments and values."""
-    before = Distribution._validate_args
-    Distribution.set_default_validate_args(False)
-    try:
-        yield
-    finally:
-        Distribution.set_default_validate_args(before)
+def without_validation() -> AbstractContextManager[bool]:
+    """Distributions that are made inside don't check their arguments and values."""
+    return validation(False)
 
 
 def to_event(distribution: Distribution, dims: int) -> Distribution:

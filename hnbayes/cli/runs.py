@@ -104,13 +104,25 @@ def read_recipe(path: Path) -> Recipe | None:
 
 
 def read_group(path: Path, name: str | None) -> xr.Dataset | None:
-    """A group of a netCDF file in memory, or None if it isn't there or the file is none."""
-    import xarray as xr
+    """A group of a netCDF file in memory, or None if it isn't there or the file is none.
 
+    Raises:
+        InputError: if the file refers to others.
+    """
+    _refuse(path)
+    return _group(path, name)
+
+
+def _refuse(path: Path) -> None:
     try:
         refuse_unsafe(path)
     except UntrustedFileError as error:
         raise InputError(str(error)) from None
+
+
+def _group(path: Path, name: str | None) -> xr.Dataset | None:
+    import xarray as xr
+
     try:
         with xr.open_dataset(path, group=name, engine=ENGINE) as data:
             return data.load()
@@ -119,8 +131,13 @@ def read_group(path: Path, name: str | None) -> xr.Dataset | None:
 
 
 def read_groups(path: Path) -> dict[str, xr.Dataset]:
-    """What ArviZ's files hold for a diagnosis."""
-    found = {name: read_group(path, name) for name in GROUPS}
+    """What ArviZ's files hold for a diagnosis.
+
+    Raises:
+        InputError: if the file refers to others.
+    """
+    _refuse(path)
+    found = {name: _group(path, name) for name in GROUPS}
     return {name: data for name, data in found.items() if data is not None}
 
 

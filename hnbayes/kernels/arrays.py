@@ -25,10 +25,15 @@ HAS_VECDOT = hasattr(np, "vecdot")  # since NumPy 2.0
 
 
 class HostVectors:
-    """Vectors as NumPy arrays that share memory with CPU tensors."""
+    """Vectors as NumPy arrays that share memory with CPU tensors.
+
+    Attributes:
+        dtype: of the vectors.
+        host_dtype: what NumPy calls it.
+    """
 
     def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = np.dtype(str(dtype).removeprefix("torch."))
+        self.dtype = self.host_dtype = host_dtype_of(dtype)
 
     def array(self, tensor: Tensor) -> Array:
         """The vectors of a tensor, sharing its memory."""
@@ -83,10 +88,16 @@ class DeviceVectors:
 
     The host waits for the device in `to_host` only, through which all that is read goes. What is sent doesn't wait on a
     CUDA device: it leaves from pinned memory.
+
+    Attributes:
+        dtype: of the vectors.
+        host_dtype: what NumPy calls it.
+        device: where they are.
     """
 
     def __init__(self, dtype: torch.dtype, device: torch.device) -> None:
         self.dtype = dtype
+        self.host_dtype = host_dtype_of(dtype)
         self.device = device
 
     def array(self, tensor: Tensor) -> Array:
@@ -139,6 +150,11 @@ class DeviceVectors:
 
 
 Vectors = HostVectors | DeviceVectors
+
+
+def host_dtype_of(dtype: torch.dtype) -> np.dtype[Any]:
+    """NumPy's dtype of the same numbers."""
+    return np.dtype(str(dtype).removeprefix("torch."))
 
 
 def vectors_like(positions: Tensor) -> Vectors:

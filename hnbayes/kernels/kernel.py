@@ -218,10 +218,9 @@ def _put_rows(state: State, rows: Host, part: State, part_rows: Host) -> None:
 
 def draw_normal(state: State, rows: Host) -> Array:
     """Standard normal vectors (R, D) from the rows' own streams."""
-    kind = np.float32 if "float32" in str(state.vectors.dtype) else np.float64
-    normal = np.empty((len(rows), state.position.shape[1]), kind)
+    normal = np.empty((len(rows), state.position.shape[1]), state.vectors.host_dtype)
     for row, out in zip(rows.tolist(), normal, strict=True):
-        state.streams[row].standard_normal(dtype=kind, out=out)
+        state.streams[row].standard_normal(dtype=normal.dtype, out=out)
     return state.vectors.from_host(normal)
 
 

@@ -63,7 +63,7 @@ class Metric(ABC):
 
     def _rounded(self, inverse: Host) -> Host:
         """An inverse as the vectors' dtype holds it."""
-        return inverse.astype(np.float32 if "float32" in str(self.vectors.dtype) else np.float64)
+        return inverse.astype(self.vectors.host_dtype)
 
     @staticmethod
     def _rows(array: Array, ix: Any) -> Array:

@@ -58,7 +58,7 @@ class RandomWalkMetropolis(Kernel):
 
     def advance(self, state: State) -> tuple[State, Finished | None]:
         """One proposal for every chain."""
-        rows = np.arange(state.chains)
+        rows = state.rows
         with np.errstate(all="ignore"):
             jump = state.metric.displacement(draw_normal(state, rows))
             proposal = state.position + column(state, state.step_size) * jump

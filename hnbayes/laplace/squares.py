@@ -10,17 +10,15 @@ The third is the reference: the first samples are computed with it, and a faster
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 from torch.func import vjp, vmap
 
-from hnbayes._checks import check_finite
+from hnbayes._checks import check_finite, validation
 from hnbayes.laplace.linear_layers import LinearLayers, SumsOfSquares
 from hnbayes.laplace.recurrent import UnrolledRecurrence
 from hnbayes.laplace.samples import Batch, Samples
@@ -61,10 +59,11 @@ class SquaredGradients:
         """
         wide = [p.dtype if p.device.type == "mps" else torch.float64 for p in self.params]
         sums = [torch.zeros_like(p, dtype=dtype) for p, dtype in zip(self.params, wide, strict=True)]
-        with torch.enable_grad(), _unvalidated_distributions() as validated:
+        # Checks of distributions read numbers, and so can't run under vmap.
+        with torch.enable_grad(), validation(False) as usual:
             for number, batch in enumerate(samples):
                 if number == 0:
-                    with validated():
+                    with validation(usual):
                         self._look(batch.part(0, 1))
                 targets = self._targets(batch)
                 if number == 0:
@@ -209,23 +208,3 @@ class SquaredGradients:
 def _close(one: Tensor, other: Tensor) -> bool:
     tolerance = torch.finfo(one.dtype).eps ** 0.5
     return torch.allclose(one, other, rtol=tolerance, atol=tolerance * float(other.abs().max() if other.numel() else 0))
-
-
-@contextlib.contextmanager
-def _unvalidated_distributions() -> Iterator[Callable[[], contextlib.AbstractContextManager[None]]]:
-    """Switch argument checks of distributions off, which read numbers and so can't run under vmap."""
-    before = Distribution._validate_args
-
-    @contextlib.contextmanager
-    def validated() -> Iterator[None]:
-        Distribution.set_default_validate_args(before)
-        try:
-            yield
-        finally:
-            Distribution.set_default_validate_args(False)
-
-    Distribution.set_default_validate_args(False)
-    try:
-        yield validated
-    finally:
-        Distribution.set_default_validate_args(before)

@@ -77,11 +77,13 @@ def load(path: str | os.PathLike[str], net: nn.Module, *, likelihood: Any = None
     Raises:
         FileNotFoundError: if there is no such file.
         TypeError: if an argument is of another kind.
-        ValueError: if the file holds no posterior, or one of another network, or likelihood or prior are needed.
+        ValueError: if the file holds no posterior, or one of another network, likelihood or prior are needed, or it
+            refers to other files.
     """
     source = _path(path)
     if not source.exists():
         raise FileNotFoundError(f"there is no file {source}.")
+    refuse_unsafe(source)
     stored = _read(source, GROUP)
     record = _record(source, stored)
     X = torch.from_numpy(np.array(_read(source, "constant_data")["X"].values))
@@ -129,11 +131,10 @@ def _read(path: pathlib.Path, group: str) -> Any:
     """A group of a file, in memory.
 
     Raises:
-        ValueError: if the file can't be read, has no such group, or refers to other files.
+        ValueError: if the file can't be read or has no such group.
     """
     import xarray as xr
 
-    refuse_unsafe(path)
     try:
         if path.suffix == ".zarr":
             return xr.open_zarr(str(path), group=group, consolidated=False).load()

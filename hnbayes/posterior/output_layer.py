@@ -128,8 +128,8 @@ class WhitenedOutput:
         def moved(positions: Tensor | None, stats: dict[str, Tensor] | None) -> tuple[Any, Any]:
             if positions is None or stats is None or not positions.numel():
                 return positions, stats
-            log_det = self._each(self._log_det, positions.to(self.model.like.device)).cpu()
-            return self.to_weights(positions.to(self.model.like.device)).cpu(), {**stats, "lp": stats["lp"] - log_det}
+            there = positions.to(self.model.like.device)
+            return self.to_weights(there).cpu(), {**stats, "lp": stats["lp"] - self._each(self._log_det, there).cpu()}
 
         positions, stats = moved(draws.positions, draws.stats)
         warmup_positions, warmup_stats = moved(draws.warmup_positions, draws.warmup_stats)

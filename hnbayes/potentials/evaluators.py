@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from hnbayes._checks import first_line, validation
 from hnbayes.potentials.graph import simplify
 from hnbayes.potentials.host import Arrays, HostFunction, as_host_function
 from hnbayes.potentials.sequential import (
@@ -272,10 +273,9 @@ def _compile(graph: torch.fx.GraphModule, positions: Tensor, insist: bool) -> Ba
         if insist:
             warnings.warn("compile=True needs a C++ compiler (g++ or clang++); none was found.", stacklevel=6)
         return None
-    # torch's compiler switches off the argument checks of all distributions for good.
-    validates = torch.distributions.Distribution._validate_args
     try:
-        with _quietly():
+        # torch's compiler switches off the argument checks of all distributions for good.
+        with _quietly(), validation(None):
             compiled: BatchFunction = torch.compile(graph, dynamic=False)
             with torch.no_grad():
                 received, expected = compiled(positions), graph(positions)
@@ -283,8 +283,6 @@ def _compile(graph: torch.fx.GraphModule, positions: Tensor, insist: bool) -> Ba
         if insist:
             warnings.warn(f"torch.compile failed, so the captured graph is used: {_brief(error)}", stacklevel=6)
         return None
-    finally:
-        torch.distributions.Distribution.set_default_validate_args(validates)
     return compiled if _all_close(received, expected) else None
 
 
@@ -319,5 +317,4 @@ def _all_close(received: Any, expected: Any) -> bool:
 
 
 def _brief(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+    return f"{type(error).__name__}: {first_line(error)}"

@@ -143,29 +143,19 @@ class Run:
     def collect(self, interrupted: bool) -> Draws:
         """The draws so far."""
         settings, final = self.settings, self.progress.final
-        metadata: dict[str, Any] = {
-            "kernel": type(self.kernel).__name__,
-            "seed": settings.seed,
-            "chains": len(self.progress.done) - len(self.progress.dropped),
-            "warmup": settings.warmup,
-            "draws": self.draws,
-            "thin": settings.thin,
-            "target_accept": settings.target_accept,
-            "evaluation": self.mode,
-            "version": __version__,
-            "sampling_time": self._seconds(),
-            "interrupted": int(interrupted),
-        }
+        dropped = self.progress.dropped
+        metadata = metadata_of(settings, self.kernel, self.draws, dropped, self.mode, __version__, interrupted)
+        metadata["sampling_time"] = self._seconds()
         if self.stopped_by is not None:
             metadata["stopped_by"] = self.stopped_by
         return draws_of(
             self.recorder,
             self.warmup_recorder,
-            self.progress.dropped,
+            dropped,
             final.step_size,
             final.metric.host_inverse(),
             self.potential.spec,
-            metadata | dropped_chains(settings, self.progress.dropped),
+            metadata,
         )
 
     def _seconds(self) -> float:
@@ -217,10 +207,40 @@ def draws_of(
     )
 
 
-def dropped_chains(settings: Settings, dropped: Mapping[int, str]) -> dict[str, Any]:
-    """What a run's metadata says of chains that were dropped, by the numbers of their streams."""
+def metadata_of(
+    settings: Settings,
+    kernel: Kernel,
+    draws: int,
+    dropped: Mapping[int, str],
+    mode: str,
+    version: str,
+    interrupted: bool,
+) -> dict[str, Any]:
+    """What draws say of how they were made.
+
+    Args:
+        settings: of the run.
+        kernel: likewise.
+        draws: transitions after warm-up that it was asked for.
+        dropped: chains that were dropped; named by the numbers of their streams.
+        mode: how the potential was evaluated.
+        version: of the package that sampled.
+        interrupted: whether draws are missing.
+    """
+    metadata = {
+        "kernel": type(kernel).__name__,
+        "seed": settings.seed,
+        "chains": len(settings.chain_ids) - len(dropped),
+        "warmup": settings.warmup,
+        "draws": draws,
+        "thin": settings.thin,
+        "target_accept": settings.target_accept,
+        "evaluation": mode,
+        "version": version,
+        "interrupted": int(interrupted),
+    }
     numbers = sorted({*settings.never_begun, *(settings.chain_ids[chain] for chain in dropped)})
-    return {"dropped_chains": numbers} if numbers else {}
+    return metadata | ({"dropped_chains": numbers} if numbers else {})
 
 
 class _Watch:

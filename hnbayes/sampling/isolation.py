@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import warnings
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hnbayes._checks import first_line
 from hnbayes.kernels.kernel import State
 from hnbayes.potentials.base import Potential
 from hnbayes.potentials.sequential import out_of_memory
 from hnbayes.sampling.callbacks import StopSampling
 from hnbayes.sampling.loop import Progress
-from hnbayes.sampling.verdict import SamplingWarning
+from hnbayes.sampling.verdict import first_numbers, warn
+
+Found = TypeVar("Found")
 
 
 class Isolated(Potential):
@@ -51,16 +54,11 @@ class Isolated(Potential):
             return self.inner.value_and_grad(positions)
         except Exception as error:
             self._refuse_others(error)
+        found = self._each_row(self.inner.value_and_grad, positions)
         values = torch.full(positions.shape[:1], torch.nan, dtype=positions.dtype, device=positions.device)
         gradients = torch.full_like(positions, torch.nan)
-        for row in range(len(positions)):
-            try:
-                value, gradient = self.inner.value_and_grad(positions[row : row + 1])
-            except Exception as error:
-                self._refuse_others(error)
-                self.errors[row] = error
-            else:
-                values[row], gradients[row] = value[0], gradient[0]
+        for row, (value, gradient) in found.items():
+            values[row], gradients[row] = value[0], gradient[0]
         return values, gradients
 
     def value_and_grad_arrays(self, positions: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -79,13 +77,20 @@ class Isolated(Potential):
         except Exception as error:
             self._refuse_others(error)
         values = torch.full(positions.shape[:1], torch.nan, dtype=positions.dtype, device=positions.device)
+        for row, value in self._each_row(self.inner.value, positions).items():
+            values[row] = value[0]
+        return values
+
+    def _each_row(self, evaluate: Callable[[Tensor], Found], positions: Tensor) -> dict[int, Found]:
+        """What a function gives for each row alone, without those that raise; their errors are kept."""
+        found = {}
         for row in range(len(positions)):
             try:
-                values[row] = self.inner.value(positions[row : row + 1])[0]
+                found[row] = evaluate(positions[row : row + 1])
             except Exception as error:
                 self._refuse_others(error)
                 self.errors[row] = error
-        return values
+        return found
 
     def _refuse_others(self, error: Exception) -> None:
         """Raise what is no fault of a chain."""
@@ -119,7 +124,7 @@ def without_bad_starts(
         elif not bool(torch.isfinite(values).all() and torch.isfinite(slopes).all()):
             bad[row] = "U or its gradient is not finite."
     for row, reason in bad.items():
-        _warn(f"chain {chain_ids[row]} was dropped where it starts: {reason}")
+        warn(f"chain {chain_ids[row]} was dropped where it starts: {reason}")
     good = [row for row in range(len(positions)) if row not in bad]
     if not good:
         raise ValueError(f"at least one chain must be able to begin; the first can't: {bad[0]} Start elsewhere.")
@@ -170,21 +175,15 @@ def _report(progress: Progress, chain: int) -> None:
     """Warn of a chain that was dropped, with its last state."""
     final = progress.final
     position = final.vectors.to_host(final.position[chain : chain + 1])[0]
-    shown = ", ".join(f"{x:.4g}" for x in position[:4]) + (", ..." if len(position) > 4 else "")
-    _warn(
+    warn(
         f"chain {chain} was dropped after {progress.done[chain]} transitions: {progress.dropped[chain]} Its last "
         f"state: U = {final.energy[chain]:.6g}, step size {final.step_size[chain]:.3g}, |q| = "
-        f"{np.linalg.norm(position):.4g}, q = ({shown}). The other chains go on."
+        f"{np.linalg.norm(position):.4g}, q = ({first_numbers(position)}). The other chains go on."
     )
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, SamplingWarning, stacklevel=2)
-
-
 def _told(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'without a message'}."
+    return f"{type(error).__name__}: {first_line(error) or 'without a message'}."
 
 
 def _copy_row(state: State, source: int, target: int) -> None:

@@ -62,13 +62,6 @@ class Progress:
             result[list(self.dropped)] = False
         return result
 
-    def live(self, rows: Host, total: int) -> Host | None:
-        """Those of some rows of the batch whose chains have transitions to complete; None if there are none."""
-        alive = self.going_on(total)[self.chains[rows]]
-        if alive.all():
-            return rows
-        return rows[alive] if alive.any() else None
-
     def keep(self, chains: Host, rows: Host) -> None:
         """Write the states of some chains, which stand in these rows of the batch, to the final one."""
         _write(self.final, chains, self.state, rows)
@@ -166,12 +159,13 @@ def go_on(
             progress.state = state
             fewer = check is not None and check(progress, total)
             stop = False
-            rows = None if finished is None else progress.live(finished.rows, total)
-            if finished is not None and rows is not None:
+            # Rows of chains that have ended run on until the batch shrinks.
+            live = None if finished is None else progress.going_on(total)[progress.chains[finished.rows]]
+            if finished is not None and live is not None and live.any():
+                rows, info = finished.rows, finished.info
+                if not live.all():
+                    rows, info = rows[live], {name: values[live] for name, values in info.items()}
                 ids = progress.chains[rows]
-                info = finished.info
-                if len(rows) < len(finished.rows):
-                    info = {name: values[np.isin(finished.rows, rows)] for name, values in info.items()}
                 done[ids] += 1
                 positions = state.vectors.to_host(state.position[state.vectors.index(rows)])
                 _store(sink, warmup_sink, ids, done[ids], warmup, thin, positions, info)

@@ -22,7 +22,7 @@ from hnbayes.sampling.beginning import assemble, first_state
 from hnbayes.sampling.callbacks import Callback
 from hnbayes.sampling.draw_files import DrawFiles
 from hnbayes.sampling.draws import Draws
-from hnbayes.sampling.engine import Run, draws_of, dropped_chains
+from hnbayes.sampling.engine import Run, draws_of, metadata_of
 from hnbayes.sampling.isolation import Isolated
 from hnbayes.sampling.run_folder import Arrays, RunFolder, read_start
 from hnbayes.sampling.settings import FORMAT, Settings, environment, kernel_from_record
@@ -107,21 +107,12 @@ def read_draws(folder: str | os.PathLike[str]) -> Draws:
     step_size[arrays["chains"]] = arrays["batch.step_size"]
     if len(inverse) == chains:
         inverse[arrays["chains"]] = arrays["batch.metric"]
-    metadata = {
-        "kernel": type(kernel).__name__,
-        "seed": settings.seed,
-        "warmup": settings.warmup,
-        "draws": int(newest["draws"]),
-        "thin": settings.thin,
-        "target_accept": settings.target_accept,
-        "evaluation": record["mode"],
-        "version": record["environment"]["hnbayes"],
-        "interrupted": int(bool((arrays["done"] < settings.warmup + newest["draws"]).any())),
-    }
-    spec = None if record["spec"] is None else ParamSpec(*record["spec"])
     dropped = {int(chain): str(reason) for chain, reason in newest["dropped"]}
-    metadata |= {"chains": chains - len(dropped), **dropped_chains(settings, dropped)}
-    return draws_of(files["draws"], files.get("warmup"), dropped, step_size, inverse, spec, metadata)
+    draws = int(newest["draws"])
+    missing = bool((arrays["done"] < settings.warmup + draws).any())
+    version = record["environment"]["hnbayes"]
+    metadata = metadata_of(settings, kernel, draws, dropped, record["mode"], version, missing)
+    return draws_of(files["draws"], files.get("warmup"), dropped, step_size, inverse, _spec_of(record), metadata)
 
 
 def _run_of(held: RunFolder, start: Arrays, record: dict[str, Any], U: Potential) -> Run:
@@ -135,7 +126,7 @@ def _run_of(held: RunFolder, start: Arrays, record: dict[str, Any], U: Potential
     settings, kernel = Settings.from_record(record["settings"]), kernel_from_record(record["kernel"])
     before, now = record["environment"], environment(torch.device(record["environment"]["device"]))
     positions = torch.from_numpy(start["positions"]).to(before["device"])
-    spec = None if record["spec"] is None else ParamSpec(*record["spec"])
+    spec = _spec_of(record)
     if U.spec is not None and spec is not None and U.spec != spec:
         raise _another(
             held,
@@ -153,6 +144,11 @@ def _run_of(held: RunFolder, start: Arrays, record: dict[str, Any], U: Potential
     elif mode != record["mode"]:
         _warn(f"the potential is evaluated otherwise than before ({record['mode']} -> {mode})")
     return assemble(U, kernel, state, settings, start.get("structure"), mode, held)
+
+
+def _spec_of(record: dict[str, Any]) -> ParamSpec | None:
+    """What positions are made of, as the start of a run says it."""
+    return None if record["spec"] is None else ParamSpec(*record["spec"])
 
 
 def _compare(held: RunFolder, state: State, start: Arrays, same_place: bool, dtype: torch.dtype) -> None:

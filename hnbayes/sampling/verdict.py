@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +27,7 @@ def warn_about(draws: Draws) -> None:
     """Warn of divergences, of energies that are explored slowly and of trajectories cut at the maximum depth."""
     if draws.num_draws == 0:
         if draws.metadata.get("interrupted"):
-            _warn("the run was interrupted before any draw was kept; save_warmup=True keeps those of warm-up.")
+            warn("the run was interrupted before any draw was kept; save_warmup=True keeps those of warm-up.")
         return
     _warn_of_stuck(draws)
     stats = draws.stats
@@ -33,7 +35,7 @@ def warn_about(draws: Draws) -> None:
     count = int(diverging.sum())
     # An improper proposal of Metropolis is a rejection like any other.
     if count and "energy" in stats:
-        _warn(
+        warn(
             f"{count} of {diverging.numel()} transitions diverged, in {int(diverging.any(1).sum())} of "
             f"{draws.chains} chains: the chains did not follow the posterior's curvature there and may be biased. "
             "Raise target_accept (0.95, 0.99), or reparametrise (non-centred scales)."
@@ -41,14 +43,14 @@ def warn_about(draws: Draws) -> None:
     if "energy" in stats and draws.num_draws >= ENOUGH_DRAWS:
         worst = float(bfmi(stats["energy"].numpy()).min())
         if worst < LOW_BFMI:
-            _warn(
+            warn(
                 f"the energy is explored slowly: E-BFMI {worst:.2f} (should be above {LOW_BFMI}) in the worst chain, "
                 "as it is for heavy tails and funnels. Reparametrise, or run longer."
             )
     if "reached_max_treedepth" in stats:
         share = float(stats["reached_max_treedepth"].double().mean())
         if share >= SATURATED_SHARE:
-            _warn(
+            warn(
                 f"{share:.0%} of the trajectories were cut at the maximum tree depth: draws are right, but more alike "
                 "than need be. Raise max_tree_depth, or let warm-up run longer."
             )
@@ -62,12 +64,16 @@ def _warn_of_stuck(draws: Draws) -> None:
     lp = draws.stats["lp"][:, -last:]
     for chain in torch.nonzero((lp == lp[:, :1]).all(1))[:, 0].tolist():
         position = draws.positions[chain, -1]
-        shown = ", ".join(f"{x:.4g}" for x in position[:4].tolist()) + (", ..." if len(position) > 4 else "")
-        _warn(
-            f"chain {chain} has not moved in its last {last} draws: it stands at q = ({shown}), |q| = "
-            f"{float(position.double().norm()):.4g}, with U = {-float(lp[chain, -1]):.6g} and step size "
+        warn(
+            f"chain {chain} has not moved in its last {last} draws: it stands at q = ({first_numbers(position)}), "
+            f"|q| = {float(position.double().norm()):.4g}, with U = {-float(lp[chain, -1]):.6g} and step size "
             f"{float(draws.stats['step_size'][chain, -1]):.3g}. Leave it out, start it elsewhere, or warm up longer."
         )
+
+
+def first_numbers(position: Any) -> str:
+    """The first four numbers of a position (D,), for messages."""
+    return ", ".join(f"{x:.4g}" for x in position[:4].tolist()) + (", ..." if len(position) > 4 else "")
 
 
 def warn_if_coarse(energy: Host, dtype: torch.dtype) -> bool:
@@ -78,12 +84,16 @@ def warn_if_coarse(energy: Host, dtype: torch.dtype) -> bool:
     spacing = float(np.spacing(np.float32(largest)))
     if spacing <= COARSE_SPACING:
         return False
-    _warn(
+    warn(
         f"|U| reaches {largest:.3g}, where float32 numbers are {spacing:.2g} apart, too coarse to accept draws by. "
         "Use float64 positions and data, or subtract a constant from U."
     )
     return True
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, SamplingWarning, stacklevel=4)
+def warn(message: str) -> None:
+    """Warn at the line outside the package that asked for the run, however deep within it the cause is found."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("hnbayes."):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, SamplingWarning, stacklevel=level)

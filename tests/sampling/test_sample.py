@@ -312,6 +312,12 @@ def test_ctrl_c_within_the_potential(kernel):
     assert 0 < part.num_draws < 20
 
 
+def test_warnings_stand_at_the_callers_line():
+    with pytest.warns(SamplingWarning, match="cut at the maximum tree depth") as caught:
+        short(step_size=1e-3, adapt_step_size=False, max_tree_depth=2)
+    assert {warning.filename for warning in caught} == {__file__}
+
+
 def test_a_run_stopped_in_warmup_says_so():
     with pytest.warns(SamplingWarning, match=r"interrupted before any draw was kept; save_warmup=True"):
         result = short(callbacks=[stop_at(0, 10, KeyboardInterrupt())])
