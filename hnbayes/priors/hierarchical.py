@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch.distributions import Distribution, Normal
 
 from hnbayes._checks import check_choice, describe
 from hnbayes._distributions import bare, filled, own_shape, positive_distribution, to_event
-from hnbayes.priors.groups import PER, Per, before, check_name, group_name
+from hnbayes.priors.groups import PER, before, check_name, group_name
 from hnbayes.priors.independent import fan_in, number
 from hnbayes.priors.prior import BoundPrior, Latent, Prior, Shape, Values, check_like
 
@@ -23,13 +24,15 @@ class HierarchicalNormal(Prior):
 
     Attributes:
         scale_prior: the prior of \(\tau\), a scalar distribution over positive numbers; a number s means HalfNormal(s).
-        per: which weights share a scale: those of a "layer" (a submodule's weight and bias), "all", or those of one
-            "parameter".
+        per: which weights share a scale: those of a "layer" (a submodule's weight and bias), "all", those of one
+            "parameter", or the weights of each "input" of a layer, so that the data can say which inputs matter
+            (automatic relevance determination; Neal 1996, Bayesian Learning for Neural Networks, section 4.1). With
+            "input" a parameter of shape (outputs, inputs, ...) has scales (inputs,), a bias has one scale.
         centred: whether the latent of a parameter holds the weights. If not, it is called `<parameter>_z` and holds
             \(z \sim N(0, 1)\), with \(w = \tau z\): the better choice where the data say little of single weights,
             as the posterior then has no funnel.
         fan_in: whether the scale of a weight among n inputs of its unit is \(\tau / \sqrt n\), as in `FanInNormal`.
-        name: what the scale is called: `<name>` for "all", `<layer>.<name>`, `<parameter>_<name>`.
+        name: what the scale is called: `<name>` for "all", `<layer>.<name>`; `<parameter>_<name>` for the others.
 
     Raises:
         TypeError: if an attribute is of another kind.
@@ -37,13 +40,13 @@ class HierarchicalNormal(Prior):
     """
 
     scale_prior: Distribution | float = 1.0
-    per: Per = "layer"
+    per: Literal["layer", "all", "parameter", "input"] = "layer"
     centred: bool = False
     fan_in: bool = False
     name: str = "prior_scale"
 
     def __post_init__(self) -> None:
-        check_choice("per", self.per, PER)
+        check_choice("per", self.per, (*PER, "input"))
         check_choice("centred", self.centred, (True, False))
         check_choice("fan_in", self.fan_in, (True, False))
         object.__setattr__(self, "scale_prior", positive_distribution("scale_prior", self.scale_prior))
@@ -53,7 +56,7 @@ class HierarchicalNormal(Prior):
 
     def scale_name(self, parameter: str) -> str:
         """The name of the scale that a parameter has."""
-        return group_name(parameter, self.per, self.name)
+        return group_name(parameter, "parameter" if self.per == "input" else self.per, self.name)
 
     def bind(self, like: Values) -> BoundPrior:
         """See `Prior.bind`."""
@@ -61,7 +64,8 @@ class HierarchicalNormal(Prior):
         shapes = {name: tuple(tensor.shape) for name, tensor in like.items()}
         scales: dict[str, Distribution] = {}
         for name, tensor in like.items():
-            scales.setdefault(self.scale_name(name), bare(self.scale_prior, tensor))  # type: ignore[arg-type]
+            each = filled(bare(self.scale_prior, tensor), self._inputs(shapes[name]))  # type: ignore[arg-type]
+            scales.setdefault(self.scale_name(name), each)
         latents = [Latent.fixed(name, distribution) for name, distribution in scales.items()]
         latents += [self._latent(name, tensor) for name, tensor in like.items()]
 
@@ -69,14 +73,14 @@ class HierarchicalNormal(Prior):
             if self.centred:
                 return {name: values[name] for name in shapes}
             return {
-                name: values[f"{name}_z"] * before(values[self.scale_name(name)] * self._factor(shape), shape)
+                name: values[f"{name}_z"] * self._scale_of(values[self.scale_name(name)], shape)
                 for name, shape in shapes.items()
             }
 
         def latents_of(given: Values) -> dict[str, Tensor]:
             values = {scale: self._typical_scale(scale, given, shapes) for scale in scales}
             for name, shape in shapes.items():
-                tau = before(values[self.scale_name(name)] * self._factor(shape), shape)
+                tau = self._scale_of(values[self.scale_name(name)], shape)
                 values[name if self.centred else f"{name}_z"] = given[name] if self.centred else given[name] / tau
             return values
 
@@ -84,12 +88,28 @@ class HierarchicalNormal(Prior):
 
     def _typical_scale(self, scale: str, weights: Values, shapes: Mapping[str, Shape]) -> Tensor:
         """The root mean square of the weights that share a scale, which is kept away from 0."""
-        of_group = [
-            (weights[name] / self._factor(shape)).reshape(-1)
+        of_group = {
+            name: weights[name] / self._factor(shape)
             for name, shape in shapes.items()
             if self.scale_name(name) == scale
-        ]
-        return torch.cat(of_group).square().mean().sqrt().clamp_min(1e-3)
+        }
+        if any(self._inputs(shapes[name]) for name in of_group):
+            ((_, alone),) = of_group.items()  # scales of inputs are shared by no other parameter
+            squares = alone.square().transpose(0, 1).flatten(1).mean(1)
+        else:
+            squares = torch.cat([part.reshape(-1) for part in of_group.values()]).square().mean()
+        return squares.sqrt().clamp_min(1e-3)
+
+    def _inputs(self, shape: Shape) -> Shape:
+        """The shape of the scales that a parameter has."""
+        return shape[1:2] if self.per == "input" else ()
+
+    def _scale_of(self, tau: Tensor, shape: Shape) -> Tensor:
+        """The scale of each weight of a parameter, which multiplies tensors (*batch, *shape)."""
+        scaled = tau * self._factor(shape)
+        if not self._inputs(shape):
+            return before(scaled, shape)
+        return before(scaled, shape[2:]).unsqueeze(-len(shape))
 
     def _factor(self, shape: Shape) -> float:
         return 1.0 / math.sqrt(fan_in(shape)) if self.fan_in and len(shape) > 1 else 1.0
@@ -102,7 +122,8 @@ class HierarchicalNormal(Prior):
 
         def distribution(values: Values) -> Distribution:
             tau = values[scale]
-            wide = before(tau * self._factor(shape), shape).expand(tuple(tau.shape) + shape)
+            batch = tuple(tau.shape)[: tau.ndim - len(self._inputs(shape))]
+            wide = self._scale_of(tau, shape).expand(batch + shape)
             return to_event(Normal(torch.zeros_like(wide), wide, validate_args=False), len(shape))
 
         return Latent(name, shape, distribution, (scale,))

@@ -108,6 +108,45 @@ def test_hierarchical_normal(per, centred, fan_in):
     np.testing.assert_allclose(bound.log_prob(values), expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("fan_in", [True, False])
+def test_a_scale_for_each_input(centred, fan_in):
+    weights = like() | {"conv": torch.zeros(5, 2, 3, 3, dtype=torch.float64)}
+    bound = HierarchicalNormal(LogNormal(0.3, 0.5), per="input", centred=centred, fan_in=fan_in).bind(weights)
+    shapes = {latent.name: latent.shape for latent in bound.latents}
+    values = bound.sample(2, seed=1)
+    received = bound.weights(values)
+    expected = np.zeros(2)
+    for name, w in weights.items():
+        tau = values[f"{name}_prior_scale"]
+        assert shapes[f"{name}_prior_scale"] == tuple(w.shape[1:2])
+        expected += st.lognorm.logpdf(tau.numpy(), 0.5, scale=math.exp(0.3)).reshape(2, -1).sum(1)
+        wide = tau.numpy() / (math.sqrt(math.prod(w.shape[1:])) if fan_in and w.ndim > 1 else 1.0)
+        if w.ndim > 1:  # input j of a layer is the second dimension, (outputs, inputs, ...)
+            wide = wide.reshape(2, 1, w.shape[1], *[1] * (w.ndim - 2))
+        else:
+            wide = wide.reshape(2, *[1] * w.ndim)
+        scales = np.broadcast_to(wide, (2, *w.shape))
+        if centred:
+            given = values[name].numpy()
+            expected += st.norm.logpdf(given, scale=scales).reshape(2, -1).sum(1)
+        else:
+            z = values[f"{name}_z"].numpy()
+            expected += st.norm.logpdf(z).reshape(2, -1).sum(1)
+            given = z * scales
+        np.testing.assert_allclose(received[name], given, rtol=1e-12)
+    np.testing.assert_allclose(bound.log_prob(values), expected, rtol=1e-9)
+
+
+def test_scales_of_inputs_start_at_the_size_of_their_weights():
+    weights = {"w": torch.tensor([[3.0, 0.1], [-4.0, 0.1]]), "b": torch.tensor([1.0, 7.0])}
+    bound = HierarchicalNormal(per="input").bind(weights)
+    values = bound.values_of(weights)
+    torch.testing.assert_close(values["w_prior_scale"], torch.tensor([math.sqrt(12.5), 0.1]))
+    torch.testing.assert_close(values["b_prior_scale"], torch.tensor(5.0))
+    torch.testing.assert_close(bound.weights(values), weights)
+
+
 @pytest.mark.parametrize("per", ["layer", "all", "parameter"])
 def test_horseshoe_is_piironen_and_vehtari_equation_2_8(per):
     weights = like()
@@ -190,6 +229,8 @@ ALL = {
     "student": StudentT(),
     "hierarchical": HierarchicalNormal(),
     "centred": HierarchicalNormal(centred=True, fan_in=True),
+    "relevance": HierarchicalNormal(per="input"),
+    "centred relevance": HierarchicalNormal(per="input", centred=True, fan_in=True),
     "horseshoe": Horseshoe(),
     "uniform": as_prior(Uniform(-3.0, 3.0)),
     "patterns": as_prior({"*.bias": LogNormal(0.0, 1.0), "0.*": Horseshoe(), "*": HierarchicalNormal(2.0)}),
@@ -304,6 +345,7 @@ class Odd:
         (lambda: Horseshoe(global_scale=0.0), ValueError, "global_scale"),
         (lambda: Horseshoe(slab_df=-1.0), ValueError, "slab_df"),
         (lambda: Horseshoe(per="unit"), ValueError, "'layer'"),
+        (lambda: Horseshoe(per="input"), ValueError, "'layer'"),
         (lambda: Normal().bind({}), ValueError, "at least one"),
         (lambda: Normal().bind({"w": torch.ones(2).long()}), TypeError, "floating-point"),
         (lambda: as_prior({"*.bias": 1.0}).bind(like()), ValueError, "matches none"),
