@@ -9,7 +9,14 @@ conditional posterior \(N(A^{-1} \Phi^T y, \sigma^2 A^{-1})\), with features \(\
 the joint density of everything is that of the hidden weights and the noise with the output layer integrated out, times
 \(N(\epsilon; 0, I)\). This is a change of variables, so the posterior is the same; what remains for the sampler is the
 marginal likelihood of the features, which has no directions as narrow as the noise (Hron et al. 2022, Wide Bayesian
-neural networks have a simple weight posterior, section 3).
+neural networks have a simple weight posterior, section 3). With \(\hat u = A^{-1} \Phi^T y\) its logarithm \(\ell\) has
+the derivatives
+
+\(\partial \ell / \partial \Phi = (y - \Phi \hat u) \hat u^T / \sigma^2 - \Phi A^{-1}\),
+\(\partial \ell / \partial \sigma = -(N - P) / \sigma - \sigma \operatorname{tr} A^{-1}
++ (y^T y - y^T \Phi \hat u) / \sigma^3 - \hat u^T \hat u / \sigma\),
+
+which are given to autograd as they stand: it would take the products of all data three times as often.
 """
 
 from __future__ import annotations
@@ -37,6 +44,8 @@ class _Parts(NamedTuple):
     """What the conditional posterior of the output layer is made of, in float64; K outputs, P weights of each."""
 
     values: dict[str, Tensor]
+    hidden: Tensor  # what the body gives, in its own dtype: the features but for the bias's
+    features: Tensor  # Phi without the prior's scales, (N, P)
     sigma: Tensor
     lower: Tensor  # L, (K, P, P)
     projected: Tensor  # L^-1 Phi^T y, (K, P)
@@ -89,24 +98,46 @@ class WhitenedOutput:
 
     def potential(self, compile: CompileMode = "auto") -> Potential:
         """U, the negative log density of data and position on these axes, normalised."""
-        model, count = self.model, self.y.numel()
-        log_scales = self.scales.log().sum()
+        model = self.model
+        constant = float(self.scales.log().sum()) - 0.5 * self.y.numel() * LOG_2PI
 
         def U(z: Tensor) -> Tensor:
             # The prior of the output layer, which is there with its weights at 0, is replaced by that of epsilon.
             log_prior, _ = model.coordinates.log_prob(z * self._mask)
             epsilon = (z * (1 - self._mask)).square().sum()
-            _, sigma, lower, projected = self._parts(z)
-            fit = (self._squares - projected.square().sum()) / sigma.square()
-            log_marginal = (
-                -(count - self.scales.numel()) * sigma.log()
-                - lower.diagonal(dim1=-2, dim2=-1).log().sum()
-                - 0.5 * (fit + count * LOG_2PI)
-                + log_scales
-            )
-            return -(log_prior + log_marginal.to(z.dtype) - 0.5 * epsilon)
+            log_marginal = self._log_marginal(self._parts(z))
+            return -(log_prior + (log_marginal + constant).to(z.dtype) - 0.5 * epsilon)
 
         return Potential(U, spec=model.spec, compile=compile)
+
+    def _log_marginal(self, parts: _Parts) -> Tensor:
+        """The logarithm of the density of the data given features and noise, and of the map to epsilon's axes.
+
+        Its first derivatives are right, those beyond are not.
+        """
+        features, sigma = parts.features.detach(), parts.sigma.detach()
+        lower, projected = parts.lower.detach(), parts.projected.detach()
+        count = self.y.numel() - self.scales.numel()
+        left = self._squares - projected.square().sum()
+        value = -count * sigma.log() - lower.diagonal(dim1=-2, dim2=-1).log().sum() - 0.5 * left / sigma.square()
+
+        u_hat = torch.linalg.solve_triangular(lower.mT, projected[..., None], upper=True)[..., 0]  # (K, P)
+        inverse = torch.cholesky_inverse(lower)
+        trace = inverse.diagonal(dim1=-2, dim2=-1).sum()
+        by_sigma = -count / sigma - sigma * trace + left / sigma**3 - u_hat.square().sum() / sigma
+
+        weights = self.scales * u_hat
+        residuals = self.y - weights @ features.mT
+        between = (self.scales[:, :, None] * inverse * self.scales[:, None, :]).sum(0)
+        # The gradient may be rounded as the hidden units are; U, of which differences decide, may not.
+        hidden, width = parts.hidden.detach(), parts.hidden.shape[1]
+        rounded = between[:, :width].to(hidden.dtype)
+        by_hidden = (residuals.mT / sigma.square()).to(hidden.dtype) @ weights[:, :width].to(hidden.dtype)
+        by_hidden = by_hidden - hidden @ rounded[:width]
+        if self.bias:
+            by_hidden = by_hidden - rounded[width]
+        # Both differences are 0: they carry the derivatives.
+        return value + by_sigma * (parts.sigma - sigma) + (by_hidden * (parts.hidden - hidden)).sum()
 
     @torch.no_grad()
     def to_weights(self, z: Tensor) -> Tensor:
@@ -162,9 +193,8 @@ class WhitenedOutput:
     def _parts(self, position: Tensor) -> _Parts:
         values, _ = self.model.coordinates.constrain(position)
         weights = self.model.bound.weights_of(values)
-        features = functional_call(self.body, {name: weights[name] for name in self.hidden}, (self.X,)).double()
-        if self.bias:
-            features = torch.cat([features, torch.ones_like(features[:, :1])], 1)
+        hidden = functional_call(self.body, {name: weights[name] for name in self.hidden}, (self.X,))
+        features = torch.cat([hidden, torch.ones_like(hidden[:, :1])], 1).double() if self.bias else hidden.double()
         output_like = features[:, :1]
         sigma = self.model.likelihood.scale.value(values, output_like).double()  # type: ignore[attr-defined]
         identity = torch.eye(self.scales.shape[1], dtype=features.dtype, device=features.device)
@@ -174,7 +204,7 @@ class WhitenedOutput:
         )
         moment = self.scales * (self.y @ features)
         projected = torch.linalg.solve_triangular(lower, moment[..., None], upper=False)[..., 0]
-        return _Parts(values, sigma, lower, projected)
+        return _Parts(values, hidden, features, sigma, lower, projected)
 
     def _last(self, position: Tensor) -> Tensor:
         """The output layer's numbers in a position, (K, P)."""
@@ -191,19 +221,19 @@ class WhitenedOutput:
         return self.model.spec.flatten(parts)
 
     def _to_weights(self, z: Tensor) -> Tensor:
-        _, sigma, lower, projected = self._parts(z)
+        _, _, _, sigma, lower, projected = self._parts(z)
         right = projected + sigma * self._last(z).double()
         u = torch.linalg.solve_triangular(lower.mT, right[..., None], upper=True)[..., 0]
         return self._with_last(z, self.scales * u)
 
     def _from_weights(self, q: Tensor) -> Tensor:
-        _, sigma, lower, projected = self._parts(q)
+        _, _, _, sigma, lower, projected = self._parts(q)
         u = self._last(q).double() / self.scales
         return self._with_last(q, ((lower.mT @ u[..., None])[..., 0] - projected) / sigma)
 
     def _log_det(self, z: Tensor) -> Tensor:
         """The logarithm of the determinant of `to_weights`' derivative."""
-        _, sigma, lower, _ = self._parts(z)
+        _, _, _, sigma, lower, _ = self._parts(z)
         diagonal = lower.diagonal(dim1=-2, dim2=-1).log().sum()
         return self.scales.log().sum() + self.scales.numel() * sigma.log() - diagonal
 
