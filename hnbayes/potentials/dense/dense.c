@@ -1,0 +1,545 @@
+/* The loss of a stack of dense layers on all rows of a data set, with its gradient, for several weight vectors ("chains").
+ *
+ * Compiled once for each type of number (-DDOUBLE for double). A chain is computed by one thread, always in the same
+ * order, so its result depends neither on the other chains nor on the number of threads.
+ *
+ * Rows go through the network in blocks whose activations stay in the cache. Units are the contiguous dimension, padded
+ * to whole vectors. Weights are repacked for every call, because they change with every call. Every product is the same
+ * tile of TILE_ROWS rows x TILE_VECTORS vectors, kept in registers; only the strides differ.
+ *
+ * A layer of very few units ("narrow", as the output of a regression) would leave most of a vector empty; its products
+ * have the layer's inputs as the contiguous dimension instead.
+ */
+#include <math.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#ifdef DOUBLE
+typedef double real;
+typedef int64_t integer;
+#define SHIFT 52
+#define ONE_BITS ((integer)1023 << SHIFT)
+#define ROUNDER 0x1.8p52
+#define LN2_HIGH 0x1.62e42p-1
+#define LN2_LOW 0x1.fdf473de6af28p-22
+#define LOWEST -708.0
+#define EXP_TERMS 13
+#define LOG_TERMS 17
+#else
+typedef float real;
+typedef int32_t integer;
+#define SHIFT 23
+#define ONE_BITS ((integer)127 << SHIFT)
+#define ROUNDER 0x1.8p23f
+#define LN2_HIGH 0x1.62ep-1f
+#define LN2_LOW 0x1.0bfbe8p-15f
+#define LOWEST -87.0f
+#define EXP_TERMS 7
+#define LOG_TERMS 8
+#endif
+
+#if defined(__AVX512F__)
+#define BYTES 64
+#define TILE_VECTORS 4
+#elif defined(__AVX__)
+#define BYTES 32
+#define TILE_VECTORS 2
+#else
+#define BYTES 16
+#define TILE_VECTORS 2
+#endif
+#define TILE_ROWS 4
+#define LANES ((int64_t)(BYTES / sizeof(real)))
+#define BLOCK 32 /* rows of data at a time */
+
+typedef real vec __attribute__((vector_size(BYTES), may_alias));
+typedef integer mask __attribute__((vector_size(BYTES), may_alias));
+#define INLINE static inline __attribute__((always_inline))
+
+enum activation { IDENTITY, TANH, RELU, SIGMOID, SOFTPLUS, SILU };
+enum loss { SQUARES, CATEGORICAL, BERNOULLI };
+
+/* As Python lays it out: 64-bit integers all. Offsets are places in the position; bias is -1 where there is none. */
+typedef struct {
+    int64_t units, activation, weight, bias;
+} layer;
+
+typedef struct {
+    int64_t layers, rows, inputs, loss, dimension;
+    layer layer[];
+} network;
+
+typedef struct {
+    const network *net;
+    const real *x;       /* (rows, inputs) */
+    const void *y;       /* (rows, units of the last layer), or int64 labels (rows,) */
+    const real *centre;  /* of a normal prior, (dimension,); NULL without one */
+    const real *inverse; /* its inverse variances */
+    double factor;       /* U = factor * loss + prior + constant */
+    double constant;
+    const real *q;     /* (chains, dimension) */
+    real *gradient;    /* (chains, dimension) */
+    double *value;     /* (chains,) */
+} job;
+
+/* ---- elementary functions, of whole vectors; NaN stays NaN ---- */
+
+INLINE vec all(real x) { return x - (vec){0}; }
+INLINE vec pick(mask m, vec a, vec b) { return (vec)(((mask)a & m) | ((mask)b & ~m)); }
+INLINE vec magnitude(vec x) { return (vec)((mask)x & (mask)~(mask)all((real)-0.0)); }
+
+/* exp(x) - 1 = scale * (1 + p) - 1 for x <= 0, with p = exp(r) - 1 by its Taylor series, |r| <= log(2) / 2. */
+INLINE vec exp_parts(vec x, vec *scale) {
+    x = pick(x < all(LOWEST), all(LOWEST), x);
+    vec shifted = x * all((real)1.4426950408889634) + all(ROUNDER);
+    vec n = shifted - all(ROUNDER);
+    vec r = (x - n * all(LN2_HIGH)) - n * all(LN2_LOW);
+    *scale = (vec)(((mask)shifted << SHIFT) + ONE_BITS);
+    static const double inverse_factorial[] = {
+        1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320, 1.0 / 362880,
+        1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
+    vec p = all((real)inverse_factorial[EXP_TERMS]);
+#pragma GCC unroll 16
+    for (int k = EXP_TERMS - 1; k > 0; k--) p = p * r + all((real)inverse_factorial[k]);
+    return p * r;
+}
+
+INLINE vec exp_negative(vec x) {
+    vec scale, p = exp_parts(x, &scale);
+    return scale * p + scale;
+}
+
+/* log(1 + u) for 0 <= u <= 1, by the series of 2 artanh(u / (2 + u)). */
+INLINE vec log1p_unit(vec u) {
+    vec s = u / (u + all(2)), square = s * s, sum = all((real)(1.0 / (2 * LOG_TERMS + 1)));
+#pragma GCC unroll 20
+    for (int k = LOG_TERMS - 1; k >= 0; k--) sum = sum * square + all((real)(1.0 / (2 * k + 1)));
+    return all(2) * s * sum;
+}
+
+INLINE vec sigmoid(vec x) {
+    vec e = exp_negative(-magnitude(x));
+    return pick(x < all(0), e, all(1)) / (all(1) + e);
+}
+
+INLINE vec softplus(vec x) { return pick(x < all(0), all(0), x) + log1p_unit(exp_negative(-magnitude(x))); }
+
+/* An activation and its slope at x. */
+INLINE vec activate(int64_t kind, vec x, vec *slope) {
+    if (kind == TANH) {
+        vec scale, p = exp_parts(all(-2) * magnitude(x), &scale);
+        vec t = scale * p + (scale - all(1)); /* exp(-2 |x|) - 1 */
+        vec y = (vec)((mask)(-t / (t + all(2))) | ((mask)x & (mask)all((real)-0.0)));
+        *slope = all(1) - y * y;
+        return y;
+    }
+    if (kind == RELU) {
+        *slope = pick(x <= all(0), all(0), all(1));
+        return pick(x <= all(0), all(0), x);
+    }
+    vec s = sigmoid(x);
+    if (kind == SIGMOID) {
+        *slope = s * (all(1) - s);
+        return s;
+    }
+    if (kind == SILU) {
+        *slope = s * (all(1) + x * (all(1) - s));
+        return x * s;
+    }
+    /* Softplus; torch goes on in a straight line above 20. */
+    *slope = pick(x > all(20), all(1), s);
+    return pick(x > all(20), x, softplus(x));
+}
+
+INLINE real sum_lanes(vec x) {
+    real lane[BYTES / sizeof(real)];
+    memcpy(lane, &x, BYTES);
+#pragma GCC unroll 8
+    for (int half = BYTES / sizeof(real) / 2; half; half /= 2)
+#pragma GCC unroll 16
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+}
+
+/* ---- products ---- */
+
+/* A product c = start + a b: c is (rows, vectors), b (depth, vectors); element (i, j) of a is a[i * ai + j * aj]. */
+typedef struct {
+    const real *a;
+    int64_t ai, aj;
+    const real *b;
+    int64_t b_stride;
+    const real *start; /* NULL is 0 */
+    int64_t start_stride;
+    real *c;
+    int64_t c_stride, depth;
+} operands;
+
+/* R and V are constants where it is inlined, so the sums live in registers. */
+INLINE void tile(const int R, const int V, const operands *o, int64_t row, int64_t column) {
+    vec sum[TILE_ROWS][TILE_VECTORS];
+    const real *a = o->a + row * o->ai, *b = o->b + column;
+    const int64_t ai = o->ai, aj = o->aj, b_stride = o->b_stride;
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++)
+            sum[i][v] = o->start ? ((const vec *)(o->start + (row + i) * o->start_stride + column))[v] : all(0);
+    for (int64_t j = o->depth; j > 0; j--, a += aj, b += b_stride) {
+#pragma GCC unroll 8
+        for (int i = 0; i < R; i++)
+#pragma GCC unroll 8
+            for (int v = 0; v < V; v++) sum[i][v] += all(a[i * ai]) * ((const vec *)b)[v];
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) ((vec *)(o->c + (row + i) * o->c_stride + column))[v] = sum[i][v];
+}
+
+INLINE void tiles(const int V, const operands *o, int64_t rows, int64_t column) {
+    int64_t row = 0;
+    for (; row + TILE_ROWS <= rows; row += TILE_ROWS) tile(TILE_ROWS, V, o, row, column);
+    for (; row < rows; row++) tile(1, V, o, row, column);
+}
+
+static void multiply(operands o, int64_t rows, int64_t columns) {
+    int64_t column = 0;
+    for (; column + TILE_VECTORS * LANES <= columns; column += TILE_VECTORS * LANES) tiles(TILE_VECTORS, &o, rows, column);
+    for (; column < columns; column += LANES) tiles(1, &o, rows, column);
+}
+
+/* ---- one chain ---- */
+
+/* A layer's room: packed weights, sums of gradients, and a block of activations, slopes and sensitivities. */
+typedef struct {
+    int64_t inputs, units, in_stride, stride, narrow;
+    real *rows;    /* weights (units, in_stride) */
+    real *columns; /* the same transposed, (inputs, stride), of a layer that isn't narrow */
+    real *bias, *bias_gradient; /* (stride,) */
+    real *weight_gradient;      /* like `rows` if narrow, like `columns` otherwise */
+    real *output, *slope, *delta; /* (BLOCK, stride) */
+} room;
+
+static int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
+
+/* Lays rooms out from `memory` on (NULL to count only); returns how many numbers they take. */
+static int64_t furnish(const network *net, room *rooms, real *memory) {
+    int64_t used = BLOCK * padded(net->inputs), inputs = net->inputs;
+    for (int64_t l = 0; l < net->layers; l++) {
+        room *m = rooms + l;
+        int64_t units = net->layer[l].units, stride = padded(units), in_stride = padded(inputs);
+        int64_t sizes[] = {units * in_stride, inputs * stride, stride, stride, 0, BLOCK * stride, BLOCK * stride, BLOCK * stride};
+        real **places[] = {&m->rows, &m->columns, &m->bias, &m->bias_gradient, &m->weight_gradient, &m->output, &m->slope, &m->delta};
+        m->inputs = inputs, m->units = units, m->in_stride = in_stride, m->stride = stride;
+        m->narrow = 4 * units <= LANES || units == 1;
+        sizes[4] = m->narrow ? sizes[0] : sizes[1];
+        for (int i = 0; i < 8; i++) {
+            *places[i] = memory ? memory + used : NULL;
+            used += padded(sizes[i]);
+        }
+        inputs = units;
+    }
+    return used;
+}
+
+static void pack(const network *net, const room *rooms, const real *q) {
+    for (int64_t l = 0; l < net->layers; l++) {
+        const room *m = rooms + l;
+        const real *w = q + net->layer[l].weight;
+        for (int64_t h = 0; h < m->units; h++)
+            for (int64_t k = 0; k < m->inputs; k++) {
+                m->rows[h * m->in_stride + k] = w[h * m->inputs + k];
+                if (!m->narrow) m->columns[k * m->stride + h] = w[h * m->inputs + k];
+            }
+        if (net->layer[l].bias >= 0) memcpy(m->bias, q + net->layer[l].bias, m->units * sizeof(real));
+    }
+}
+
+static void forward(const room *m, int64_t activation, const real *input, int64_t input_stride, int64_t rows) {
+    if (m->narrow) {
+        for (int64_t r = 0; r < rows; r++)
+            for (int64_t h = 0; h < m->units; h++) {
+                vec sum = all(0);
+                for (int64_t k = 0; k < m->in_stride; k += LANES)
+                    sum += *(const vec *)(input + r * input_stride + k) * *(const vec *)(m->rows + h * m->in_stride + k);
+                m->output[r * m->stride + h] = sum_lanes(sum) + m->bias[h];
+            }
+    } else {
+        operands o = {input, input_stride, 1, m->columns, m->stride, m->bias, 0, m->output, m->stride, m->inputs};
+        multiply(o, rows, m->stride);
+    }
+    vec *z = (vec *)m->output, *slope = (vec *)m->slope;
+    int64_t vectors = rows * m->stride / LANES;
+#define EACH(kind)                                                                       \
+    case kind:                                                                           \
+        for (int64_t i = 0; i < vectors; i++) z[i] = activate(kind, z[i], slope + i);    \
+        break;
+    switch (activation) {
+        EACH(TANH) EACH(RELU) EACH(SIGMOID) EACH(SOFTPLUS) EACH(SILU)
+    }
+}
+
+static void backward(const room *m, int64_t activation, const real *input, int64_t input_stride, int64_t rows, real *below) {
+    if (activation != IDENTITY) {
+        vec *delta = (vec *)m->delta, *slope = (vec *)m->slope;
+        for (int64_t i = 0; i < rows * m->stride / LANES; i++) delta[i] *= slope[i];
+    }
+    for (int64_t h = 0; h < m->stride; h += LANES) {
+        vec sum = *(vec *)(m->bias_gradient + h);
+        for (int64_t r = 0; r < rows; r++) sum += *(vec *)(m->delta + r * m->stride + h);
+        *(vec *)(m->bias_gradient + h) = sum;
+    }
+    real *g = m->weight_gradient;
+    if (m->narrow) {
+        operands o = {m->delta, 1, m->stride, input, input_stride, g, m->in_stride, g, m->in_stride, rows};
+        multiply(o, m->units, m->in_stride);
+    } else {
+        operands o = {input, 1, input_stride, m->delta, m->stride, g, m->stride, g, m->stride, rows};
+        multiply(o, m->inputs, m->stride);
+    }
+    if (below) {
+        operands o = {m->delta, m->stride, 1, m->rows, m->in_stride, NULL, 0, below, m->in_stride, m->units};
+        multiply(o, rows, m->in_stride);
+    }
+}
+
+/* The loss of a block of rows from the outputs of the last layer; its derivative goes to `delta`. */
+static double losses(const job *j, const room *m, int64_t first, int64_t rows) {
+    const int64_t units = m->units;
+    double sum = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        const real *z = m->output + r * m->stride;
+        real *delta = m->delta + r * m->stride;
+        if (j->net->loss == SQUARES) {
+            const real *y = (const real *)j->y + (first + r) * units;
+            for (int64_t h = 0; h < units; h++) {
+                delta[h] = z[h] - y[h];
+                sum += 0.5 * (double)delta[h] * (double)delta[h];
+            }
+        } else if (j->net->loss == BERNOULLI) {
+            const real *y = (const real *)j->y + (first + r) * units;
+            for (int64_t k = 0; k < m->stride; k += LANES) {
+                vec x = *(const vec *)(z + k), upper = softplus(x);
+                *(vec *)(delta + k) = sigmoid(x);
+                for (int64_t h = 0; h < LANES && k + h < units; h++) {
+                    sum += (double)upper[h] - (double)y[k + h] * (double)z[k + h];
+                    delta[k + h] -= y[k + h];
+                }
+            }
+            for (int64_t h = units; h < m->stride; h++) delta[h] = 0;
+        } else {
+            const int64_t label = ((const int64_t *)j->y)[first + r];
+            real top = z[0], total = 0;
+            for (int64_t h = 1; h < units; h++) top = z[h] > top ? z[h] : top;
+            for (int64_t k = 0; k < m->stride; k += LANES)
+                *(vec *)(delta + k) = exp_negative(*(const vec *)(z + k) - all(top));
+            for (int64_t h = units; h < m->stride; h++) delta[h] = 0;
+            for (int64_t h = 0; h < m->stride; h++) total += delta[h];
+            for (int64_t k = 0; k < m->stride; k += LANES) *(vec *)(delta + k) *= all(1 / total);
+            delta[label] -= 1;
+            sum += log((double)total) + (double)top - (double)z[label];
+        }
+    }
+    return sum;
+}
+
+static void chain(const job *j, int64_t index, const room *rooms, real *block) {
+    const network *net = j->net;
+    const int64_t last = net->layers - 1, D = net->dimension;
+    const real *q = j->q + index * D;
+    real *gradient = j->gradient + index * D;
+    for (int64_t l = 0; l <= last; l++) {
+        const room *m = rooms + l;
+        memset(m->weight_gradient, 0, (m->narrow ? m->units * m->in_stride : m->inputs * m->stride) * sizeof(real));
+        memset(m->bias_gradient, 0, m->stride * sizeof(real));
+    }
+    pack(net, rooms, q);
+    double loss = 0;
+    for (int64_t first = 0; first < net->rows; first += BLOCK) {
+        const int64_t rows = net->rows - first < BLOCK ? net->rows - first : BLOCK;
+        const real *x = j->x + first * net->inputs;
+        int64_t x_stride = net->inputs;
+        if (rooms[0].narrow) { /* whole vectors of inputs are read, so they need padding too */
+            x_stride = rooms[0].in_stride;
+            for (int64_t r = 0; r < rows; r++) memcpy(block + r * x_stride, x + r * net->inputs, net->inputs * sizeof(real));
+            x = block;
+        }
+        for (int64_t l = 0; l <= last; l++)
+            forward(rooms + l, net->layer[l].activation, l ? rooms[l - 1].output : x, l ? rooms[l - 1].stride : x_stride, rows);
+        loss += losses(j, rooms + last, first, rows);
+        for (int64_t l = last; l >= 0; l--)
+            backward(rooms + l, net->layer[l].activation, l ? rooms[l - 1].output : x, l ? rooms[l - 1].stride : x_stride,
+                     rows, l ? rooms[l - 1].delta : NULL);
+    }
+    double prior = 0;
+    memset(gradient, 0, D * sizeof(real));
+    if (j->centre)
+        for (int64_t i = 0; i < D; i++) {
+            const real z = q[i] - j->centre[i];
+            gradient[i] = j->inverse[i] * z;
+            prior += 0.5 * (double)gradient[i] * (double)z;
+        }
+    const real factor = (real)j->factor;
+    for (int64_t l = 0; l <= last; l++) {
+        const room *m = rooms + l;
+        real *w = gradient + net->layer[l].weight;
+        const int64_t by_unit = m->narrow ? m->in_stride : 1, by_input = m->narrow ? 1 : m->stride;
+        for (int64_t h = 0; h < m->units; h++)
+            for (int64_t k = 0; k < m->inputs; k++)
+                w[h * m->inputs + k] += factor * m->weight_gradient[h * by_unit + k * by_input];
+        if (net->layer[l].bias >= 0)
+            for (int64_t h = 0; h < m->units; h++) gradient[net->layer[l].bias + h] += factor * m->bias_gradient[h];
+    }
+    j->value[index] = j->factor * loss + prior + j->constant;
+}
+
+/* ---- threads ----
+ * A ticket holds the number of chains that are left to take. It is 0 while a job is written, so a thread that comes late
+ * finds nothing to take and touches nothing. */
+
+#define MOST_THREADS 64
+#define SPIN_NANOSECONDS 200000 /* about as long as a sampler takes from one call to the next */
+
+static job current;
+static int64_t ticket, done, sleeping;
+static int started;
+static pthread_mutex_t owner = PTHREAD_MUTEX_INITIALIZER, bed = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t alarm_clock = PTHREAD_COND_INITIALIZER;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+#define LOAD(x) __atomic_load_n(&(x), __ATOMIC_SEQ_CST)
+
+/* Chains from the ticket until none is left; without memory their U is NaN. */
+static void work(const job *j, int64_t *left, int64_t *finished) {
+    int64_t index = LOAD(*left);
+    if (!index) return;
+    room *rooms = NULL;
+    real *memory = NULL;
+    for (;;) {
+        index = LOAD(*left);
+        while (index > 0 && !__atomic_compare_exchange_n(left, &index, index - 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
+        if (index <= 0) break;
+        if (!memory) {
+            rooms = malloc(j->net->layers * sizeof(room));
+            const int64_t size = rooms ? furnish(j->net, rooms, NULL) : 0;
+            void *raw = NULL;
+            if (rooms && !posix_memalign(&raw, 64, size * sizeof(real))) {
+                memory = raw;
+                memset(memory, 0, size * sizeof(real));
+                furnish(j->net, rooms, memory);
+            }
+        }
+        if (memory)
+            chain(j, index - 1, rooms, memory);
+        else
+            j->value[index - 1] = NAN;
+        __atomic_add_fetch(finished, 1, __ATOMIC_SEQ_CST);
+    }
+    free(memory);
+    free(rooms);
+}
+
+static void breathe(int64_t turn) {
+#if defined(__x86_64__) || defined(__i386__)
+    for (int i = 0; i < 16; i++) __builtin_ia32_pause();
+#endif
+    if (turn % 16 == 0) sched_yield(); /* whoever needs this core may have it */
+}
+
+static int64_t now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void *serve(void *unused) {
+    for (;;) {
+        work(&current, &ticket, &done);
+        const int64_t began = now();
+        for (int64_t turn = 1; !LOAD(ticket); turn++) {
+            breathe(turn);
+            if (turn % 8 == 0 && now() - began > SPIN_NANOSECONDS) {
+                pthread_mutex_lock(&bed);
+                __atomic_add_fetch(&sleeping, 1, __ATOMIC_SEQ_CST);
+                while (!LOAD(ticket)) pthread_cond_wait(&alarm_clock, &bed);
+                __atomic_sub_fetch(&sleeping, 1, __ATOMIC_SEQ_CST);
+                pthread_mutex_unlock(&bed);
+            }
+        }
+    }
+    return unused;
+}
+
+/* A child process has none of its parent's threads. */
+static void forget_threads(void) {
+    started = 0;
+    ticket = sleeping = 0;
+    pthread_mutex_init(&owner, NULL);
+    pthread_mutex_init(&bed, NULL);
+    pthread_cond_init(&alarm_clock, NULL);
+}
+
+static void at_fork(void) { pthread_atfork(NULL, NULL, forget_threads); }
+
+static void start_threads(int wanted) {
+    pthread_once(&once, at_fork);
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    for (pthread_t thread; started < wanted && !pthread_create(&thread, &attributes, serve, NULL); started++) {}
+    pthread_attr_destroy(&attributes);
+}
+
+static void run(const job *j, int64_t chains, int64_t threads) {
+    if (threads > chains) threads = chains;
+    if (threads > MOST_THREADS) threads = MOST_THREADS;
+    if (threads > 1 && !pthread_mutex_trylock(&owner)) {
+        /* More threads than are asked for may be there, from a call before; they would only help. */
+        if (started < threads - 1) start_threads((int)threads - 1);
+        current = *j;
+        done = 0;
+        __atomic_store_n(&ticket, chains, __ATOMIC_SEQ_CST);
+        if (LOAD(sleeping)) {
+            pthread_mutex_lock(&bed);
+            pthread_cond_broadcast(&alarm_clock);
+            pthread_mutex_unlock(&bed);
+        }
+        work(&current, &ticket, &done);
+        for (int64_t turn = 1; LOAD(done) < chains; turn++) breathe(turn);
+        pthread_mutex_unlock(&owner);
+        return;
+    }
+    int64_t left = chains, finished = 0;
+    work(j, &left, &finished);
+}
+
+/* U and its gradient of each chain. */
+void dense_value_and_gradient(const int64_t *net, const void *x, const void *y, const void *centre, const void *inverse,
+                              double factor, double constant, int64_t chains, int64_t threads, const void *q,
+                              void *gradient, double *value) {
+    const job j = {(const network *)net, x, y, centre, inverse, factor, constant, q, gradient, value};
+    run(&j, chains, threads);
+}
+
+/* An activation and its slope at each of `count` numbers, for tests; `count` is a multiple of a vector's length. */
+void dense_activation(int64_t kind, int64_t count, const real *x, real *y, real *slope) {
+    for (int64_t i = 0; i < count; i += LANES) {
+        vec in, out, derivative;
+        memcpy(&in, x + i, BYTES);
+        switch (kind) {
+        case TANH: out = activate(TANH, in, &derivative); break;
+        case RELU: out = activate(RELU, in, &derivative); break;
+        case SIGMOID: out = activate(SIGMOID, in, &derivative); break;
+        case SOFTPLUS: out = activate(SOFTPLUS, in, &derivative); break;
+        case SILU: out = activate(SILU, in, &derivative); break;
+        default: out = in, derivative = all(1);
+        }
+        memcpy(y + i, &out, BYTES);
+        memcpy(slope + i, &derivative, BYTES);
+    }
+}
