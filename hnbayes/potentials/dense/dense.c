@@ -83,7 +83,7 @@ typedef struct {
     double constant;
     const real *q;     /* (chains, dimension) */
     real *gradient;    /* (chains, dimension) */
-    double *value;     /* (chains,) */
+    real *value;       /* (chains,) */
 } job;
 
 /* ---- elementary functions, of whole vectors; NaN stays NaN ---- */
@@ -395,7 +395,7 @@ static void chain(const job *j, int64_t index, const room *rooms, real *block) {
         if (net->layer[l].bias >= 0)
             for (int64_t h = 0; h < m->units; h++) gradient[net->layer[l].bias + h] += factor * m->bias_gradient[h];
     }
-    j->value[index] = j->factor * loss + prior + j->constant;
+    j->value[index] = (real)(j->factor * loss + prior + j->constant);
 }
 
 /* ---- threads ----
@@ -521,7 +521,7 @@ static void run(const job *j, int64_t chains, int64_t threads) {
 /* U and its gradient of each chain. */
 void dense_value_and_gradient(const int64_t *net, const void *x, const void *y, const void *centre, const void *inverse,
                               double factor, double constant, int64_t chains, int64_t threads, const void *q,
-                              void *gradient, double *value) {
+                              void *gradient, void *value) {
     const job j = {(const network *)net, x, y, centre, inverse, factor, constant, q, gradient, value};
     run(&j, chains, threads);
 }
