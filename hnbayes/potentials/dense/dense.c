@@ -56,6 +56,15 @@ typedef int32_t integer;
 #define LANES ((int64_t)(BYTES / sizeof(real)))
 #define BLOCK 32 /* rows of data at a time */
 
+/* Compilers would rather read an operand from memory each time than keep it in a register. */
+#if defined(__x86_64__)
+#define KEEP(x) __asm__("" : "+v"(x))
+#elif defined(__aarch64__)
+#define KEEP(x) __asm__("" : "+w"(x))
+#else
+#define KEEP(x) (void)(x)
+#endif
+
 typedef real vec __attribute__((vector_size(BYTES), may_alias));
 typedef integer mask __attribute__((vector_size(BYTES), may_alias));
 #define INLINE static inline __attribute__((always_inline))
@@ -190,10 +199,18 @@ INLINE void tile(const int R, const int V, const operands *o, int64_t row, int64
         for (int v = 0; v < V; v++)
             sum[i][v] = o->start ? ((const vec *)(o->start + (row + i) * o->start_stride + column))[v] : all(0);
     for (int64_t j = o->depth; j > 0; j--, a += aj, b += b_stride) {
+        vec right[TILE_VECTORS];
 #pragma GCC unroll 8
-        for (int i = 0; i < R; i++)
+        for (int v = 0; v < V; v++) {
+            right[v] = ((const vec *)b)[v];
+            KEEP(right[v]);
+        }
 #pragma GCC unroll 8
-            for (int v = 0; v < V; v++) sum[i][v] += all(a[i * ai]) * ((const vec *)b)[v];
+        for (int i = 0; i < R; i++) {
+            const vec left = all(a[i * ai]);
+#pragma GCC unroll 8
+            for (int v = 0; v < V; v++) sum[i][v] += left * right[v];
+        }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++)
@@ -204,13 +221,20 @@ INLINE void tile(const int R, const int V, const operands *o, int64_t row, int64
 INLINE void tiles(const int V, const operands *o, int64_t rows, int64_t column) {
     int64_t row = 0;
     for (; row + TILE_ROWS <= rows; row += TILE_ROWS) tile(TILE_ROWS, V, o, row, column);
-    for (; row < rows; row++) tile(1, V, o, row, column);
+    for (; row + 2 <= rows; row += 2) tile(2, V, o, row, column);
+    if (row < rows) tile(1, V, o, row, column);
 }
 
 static void multiply(operands o, int64_t rows, int64_t columns) {
     int64_t column = 0;
     for (; column + TILE_VECTORS * LANES <= columns; column += TILE_VECTORS * LANES) tiles(TILE_VECTORS, &o, rows, column);
-    for (; column < columns; column += LANES) tiles(1, &o, rows, column);
+    switch ((columns - column) / LANES) {
+    case 1: tiles(1, &o, rows, column); break;
+#if TILE_VECTORS > 2
+    case 2: tiles(2, &o, rows, column); break;
+    case 3: tiles(3, &o, rows, column); break;
+#endif
+    }
 }
 
 /* ---- one chain ---- */
