@@ -6,6 +6,7 @@ evaluating a potential takes its place.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import os
@@ -48,13 +49,13 @@ def _library(double: bool, compiler: str, cache: str, user: int) -> ctypes.CDLL 
             return None
         name = f"dense-{_key(command, double)}.so"
         folder = _cache_folder(cache, user)
-        if folder is None:
-            with tempfile.TemporaryDirectory() as temporary:
-                return _load(_compiled(command, double, pathlib.Path(temporary) / name))
-        path = folder / name
-        if not (path.exists() and _is_own(path, user)):
-            _compiled(command, double, path)
-        return _load(path)
+        if folder is not None and (folder / name).exists() and _is_own(folder / name, user):
+            with contextlib.suppress(OSError):  # cut short by a full disk, say; made anew below
+                return _load(folder / name)
+        if folder is not None and _may_write(folder):
+            return _load(_compiled(command, double, folder / name))
+        with tempfile.TemporaryDirectory() as temporary:
+            return _load(_compiled(command, double, pathlib.Path(temporary) / name))
     except (OSError, ValueError, subprocess.SubprocessError, AttributeError):
         return None
 
@@ -88,7 +89,7 @@ def _processor() -> str:
 
 
 def _cache_folder(cache: str, user: int) -> pathlib.Path | None:
-    """A folder that only the user can write to; None if there can be none.
+    """A folder that nobody but the user can write to; None if there can be none.
 
     A library is loaded as it is found, so a folder that others may write to won't do.
     """
@@ -100,7 +101,11 @@ def _cache_folder(cache: str, user: int) -> pathlib.Path | None:
     except OSError:
         return None
     others = state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return folder if state.st_uid == user and not others and os.access(folder, os.W_OK | os.X_OK) else None
+    return folder if state.st_uid == user and not others else None
+
+
+def _may_write(folder: pathlib.Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
 
 
 def _is_own(path: pathlib.Path, user: int) -> bool:
