@@ -362,12 +362,14 @@ def test_other_likelihoods_and_no_capturing_go_their_own_way():
     ],
 )
 def test_a_wrong_library_is_not_used(mutant, tmp_path, monkeypatch):
-    source = dense_library.SOURCE.read_text()
-    assert mutant[0] in source
-    wrong = tmp_path / "dense.c"
-    wrong.write_text(source.replace(*mutant))
+    found = 0
+    for path in dense_library.SOURCE.parent.glob("*.[ch]"):
+        source = path.read_text()
+        found += source.count(mutant[0])
+        (tmp_path / path.name).write_text(source.replace(*mutant))
+    assert found == 1
     monkeypatch.setenv(dense_library.CACHE, str(tmp_path / "cache"))
-    monkeypatch.setattr(dense_library, "SOURCE", wrong)
+    monkeypatch.setattr(dense_library, "SOURCE", tmp_path / "dense.c")
     for dtype in (torch.float32, torch.float64):
         X, y = data(30, (4, 5, 1), "gaussian", dtype)
         U = potential(stack((4, 5, 1), dtype=dtype), X, y)

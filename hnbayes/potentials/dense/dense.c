@@ -11,65 +11,14 @@
  * have the layer's inputs as the contiguous dimension instead.
  */
 #include <math.h>
-#include <pthread.h>
-#include <sched.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#ifdef DOUBLE
-typedef double real;
-typedef int64_t integer;
-#define SHIFT 52
-#define ONE_BITS ((integer)1023 << SHIFT)
-#define ROUNDER 0x1.8p52
-#define LN2_HIGH 0x1.62e42p-1
-#define LN2_LOW 0x1.fdf473de6af28p-22
-#define LOWEST -708.0
-#define EXP_TERMS 13
-#define LOG_TERMS 17
-#else
-typedef float real;
-typedef int32_t integer;
-#define SHIFT 23
-#define ONE_BITS ((integer)127 << SHIFT)
-#define ROUNDER 0x1.8p23f
-#define LN2_HIGH 0x1.62ep-1f
-#define LN2_LOW 0x1.0bfbe8p-15f
-#define LOWEST -87.0f
-#define EXP_TERMS 7
-#define LOG_TERMS 8
-#endif
+#include "threads.h"
+#include "vectors.h"
 
-#if defined(__AVX512F__)
-#define BYTES 64
-#define TILE_VECTORS 4
-#elif defined(__AVX__)
-#define BYTES 32
-#define TILE_VECTORS 2
-#else
-#define BYTES 16
-#define TILE_VECTORS 2
-#endif
-#define TILE_ROWS 4
-#define LANES ((int64_t)(BYTES / sizeof(real)))
 #define BLOCK 32 /* rows of data at a time */
 
-/* Compilers would rather read an operand from memory each time than keep it in a register. */
-#if defined(__x86_64__)
-#define KEEP(x) __asm__("" : "+v"(x))
-#elif defined(__aarch64__)
-#define KEEP(x) __asm__("" : "+w"(x))
-#else
-#define KEEP(x) (void)(x)
-#endif
-
-typedef real vec __attribute__((vector_size(BYTES), may_alias));
-typedef integer mask __attribute__((vector_size(BYTES), may_alias));
-#define INLINE static inline __attribute__((always_inline))
-
-enum activation { IDENTITY, TANH, RELU, SIGMOID, SOFTPLUS, SILU };
 enum loss { SQUARES, CATEGORICAL, BERNOULLI };
 
 /* As Python lays it out: 64-bit integers all. Offsets are places in the position; bias is -1 where there is none. */
@@ -93,86 +42,7 @@ typedef struct {
     const real *q;     /* (chains, dimension) */
     real *gradient;    /* (chains, dimension) */
     real *value;       /* (chains,) */
-} job;
-
-/* ---- elementary functions, of whole vectors; NaN stays NaN ---- */
-
-INLINE vec all(real x) { return x - (vec){0}; }
-INLINE vec pick(mask m, vec a, vec b) { return (vec)(((mask)a & m) | ((mask)b & ~m)); }
-INLINE vec magnitude(vec x) { return (vec)((mask)x & (mask)~(mask)all((real)-0.0)); }
-
-/* exp(x) - 1 = scale * (1 + p) - 1 for x <= 0, with p = exp(r) - 1 by its Taylor series, |r| <= log(2) / 2. */
-INLINE vec exp_parts(vec x, vec *scale) {
-    x = pick(x < all(LOWEST), all(LOWEST), x);
-    vec shifted = x * all((real)1.4426950408889634) + all(ROUNDER);
-    vec n = shifted - all(ROUNDER);
-    vec r = (x - n * all(LN2_HIGH)) - n * all(LN2_LOW);
-    *scale = (vec)(((mask)shifted << SHIFT) + ONE_BITS);
-    static const double inverse_factorial[] = {
-        1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320, 1.0 / 362880,
-        1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
-    vec p = all((real)inverse_factorial[EXP_TERMS]);
-#pragma GCC unroll 16
-    for (int k = EXP_TERMS - 1; k > 0; k--) p = p * r + all((real)inverse_factorial[k]);
-    return p * r;
-}
-
-INLINE vec exp_negative(vec x) {
-    vec scale, p = exp_parts(x, &scale);
-    return scale * p + scale;
-}
-
-/* log(1 + u) for 0 <= u <= 1, by the series of 2 artanh(u / (2 + u)). */
-INLINE vec log1p_unit(vec u) {
-    vec s = u / (u + all(2)), square = s * s, sum = all((real)(1.0 / (2 * LOG_TERMS + 1)));
-#pragma GCC unroll 20
-    for (int k = LOG_TERMS - 1; k >= 0; k--) sum = sum * square + all((real)(1.0 / (2 * k + 1)));
-    return all(2) * s * sum;
-}
-
-INLINE vec sigmoid(vec x) {
-    vec e = exp_negative(-magnitude(x));
-    return pick(x < all(0), e, all(1)) / (all(1) + e);
-}
-
-INLINE vec softplus(vec x) { return pick(x < all(0), all(0), x) + log1p_unit(exp_negative(-magnitude(x))); }
-
-/* An activation and its slope at x. */
-INLINE vec activate(int64_t kind, vec x, vec *slope) {
-    if (kind == TANH) {
-        vec scale, p = exp_parts(all(-2) * magnitude(x), &scale);
-        vec t = scale * p + (scale - all(1)); /* exp(-2 |x|) - 1 */
-        vec y = (vec)((mask)(-t / (t + all(2))) | ((mask)x & (mask)all((real)-0.0)));
-        *slope = all(1) - y * y;
-        return y;
-    }
-    if (kind == RELU) {
-        *slope = pick(x <= all(0), all(0), all(1));
-        return pick(x <= all(0), all(0), x);
-    }
-    vec s = sigmoid(x);
-    if (kind == SIGMOID) {
-        *slope = s * (all(1) - s);
-        return s;
-    }
-    if (kind == SILU) {
-        *slope = s * (all(1) + x * (all(1) - s));
-        return x * s;
-    }
-    /* Softplus; torch goes on in a straight line above 20. */
-    *slope = pick(x > all(20), all(1), s);
-    return pick(x > all(20), x, softplus(x));
-}
-
-INLINE real sum_lanes(vec x) {
-    real lane[BYTES / sizeof(real)];
-    memcpy(lane, &x, BYTES);
-#pragma GCC unroll 8
-    for (int half = BYTES / sizeof(real) / 2; half; half /= 2)
-#pragma GCC unroll 16
-        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-    return lane[0];
-}
+} problem;
 
 /* ---- products ---- */
 
@@ -251,11 +121,11 @@ typedef struct {
 
 static int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
-/* Lays rooms out from `memory` on (NULL to count only); returns how many numbers they take. */
+/* Lays rooms out from `memory` on (both NULL to count only); returns how many numbers they take. */
 static int64_t furnish(const network *net, room *rooms, real *memory) {
     int64_t used = BLOCK * padded(net->inputs), inputs = net->inputs;
     for (int64_t l = 0; l < net->layers; l++) {
-        room *m = rooms + l;
+        room unused, *m = rooms ? rooms + l : &unused;
         int64_t units = net->layer[l].units, stride = padded(units), in_stride = padded(inputs);
         int64_t sizes[] = {units * in_stride, inputs * stride, stride, stride, 0, BLOCK * stride, BLOCK * stride, BLOCK * stride};
         real **places[] = {&m->rows, &m->columns, &m->bias, &m->bias_gradient, &m->weight_gradient, &m->output, &m->slope, &m->delta};
@@ -333,7 +203,7 @@ static void backward(const room *m, int64_t activation, const real *input, int64
 }
 
 /* The loss of a block of rows from the outputs of the last layer; its derivative goes to `delta`. */
-static double losses(const job *j, const room *m, int64_t first, int64_t rows) {
+static double losses(const problem *j, const room *m, int64_t first, int64_t rows) {
     const int64_t units = m->units;
     double sum = 0;
     for (int64_t r = 0; r < rows; r++) {
@@ -372,8 +242,19 @@ static double losses(const job *j, const room *m, int64_t first, int64_t rows) {
     return sum;
 }
 
-static void chain(const job *j, int64_t index, const room *rooms, real *block) {
+static size_t bytes_of_rooms(const network *net) { return (net->layers * sizeof(room) + 63) / 64 * 64; }
+
+/* U and gradient of one chain; the task of a thread. */
+static void chain(const void *context, int64_t index, void *memory) {
+    const problem *j = context;
     const network *net = j->net;
+    if (!memory) {
+        j->value[index] = NAN;
+        return;
+    }
+    room *rooms = memory;
+    real *block = (real *)((char *)memory + bytes_of_rooms(net));
+    furnish(net, rooms, block);
     const int64_t last = net->layers - 1, D = net->dimension;
     const real *q = j->q + index * D;
     real *gradient = j->gradient + index * D;
@@ -422,132 +303,13 @@ static void chain(const job *j, int64_t index, const room *rooms, real *block) {
     j->value[index] = (real)(j->factor * loss + prior + j->constant);
 }
 
-/* ---- threads ----
- * A ticket holds the number of chains that are left to take. It is 0 while a job is written, so a thread that comes late
- * finds nothing to take and touches nothing. */
-
-#define MOST_THREADS 64
-#define SPIN_NANOSECONDS 200000 /* about as long as a sampler takes from one call to the next */
-
-static job current;
-static int64_t ticket, done, sleeping;
-static int started;
-static pthread_mutex_t owner = PTHREAD_MUTEX_INITIALIZER, bed = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t alarm_clock = PTHREAD_COND_INITIALIZER;
-static pthread_once_t once = PTHREAD_ONCE_INIT;
-
-#define LOAD(x) __atomic_load_n(&(x), __ATOMIC_SEQ_CST)
-
-/* Chains from the ticket until none is left; without memory their U is NaN. */
-static void work(const job *j, int64_t *left, int64_t *finished) {
-    int64_t index = LOAD(*left);
-    if (!index) return;
-    room *rooms = NULL;
-    real *memory = NULL;
-    for (;;) {
-        index = LOAD(*left);
-        while (index > 0 && !__atomic_compare_exchange_n(left, &index, index - 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
-        if (index <= 0) break;
-        if (!memory) {
-            rooms = malloc(j->net->layers * sizeof(room));
-            const int64_t size = rooms ? furnish(j->net, rooms, NULL) : 0;
-            void *raw = NULL;
-            if (rooms && !posix_memalign(&raw, 64, size * sizeof(real))) {
-                memory = raw;
-                memset(memory, 0, size * sizeof(real));
-                furnish(j->net, rooms, memory);
-            }
-        }
-        if (memory)
-            chain(j, index - 1, rooms, memory);
-        else
-            j->value[index - 1] = NAN;
-        __atomic_add_fetch(finished, 1, __ATOMIC_SEQ_CST);
-    }
-    free(memory);
-    free(rooms);
-}
-
-static void breathe(int64_t turn) {
-#if defined(__x86_64__) || defined(__i386__)
-    for (int i = 0; i < 16; i++) __builtin_ia32_pause();
-#endif
-    if (turn % 16 == 0) sched_yield(); /* whoever needs this core may have it */
-}
-
-static int64_t now(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
-
-static void *serve(void *unused) {
-    for (;;) {
-        work(&current, &ticket, &done);
-        const int64_t began = now();
-        for (int64_t turn = 1; !LOAD(ticket); turn++) {
-            breathe(turn);
-            if (turn % 8 == 0 && now() - began > SPIN_NANOSECONDS) {
-                pthread_mutex_lock(&bed);
-                __atomic_add_fetch(&sleeping, 1, __ATOMIC_SEQ_CST);
-                while (!LOAD(ticket)) pthread_cond_wait(&alarm_clock, &bed);
-                __atomic_sub_fetch(&sleeping, 1, __ATOMIC_SEQ_CST);
-                pthread_mutex_unlock(&bed);
-            }
-        }
-    }
-    return unused;
-}
-
-/* A child process has none of its parent's threads. */
-static void forget_threads(void) {
-    started = 0;
-    ticket = sleeping = 0;
-    pthread_mutex_init(&owner, NULL);
-    pthread_mutex_init(&bed, NULL);
-    pthread_cond_init(&alarm_clock, NULL);
-}
-
-static void at_fork(void) { pthread_atfork(NULL, NULL, forget_threads); }
-
-static void start_threads(int wanted) {
-    pthread_once(&once, at_fork);
-    pthread_attr_t attributes;
-    pthread_attr_init(&attributes);
-    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-    for (pthread_t thread; started < wanted && !pthread_create(&thread, &attributes, serve, NULL); started++) {}
-    pthread_attr_destroy(&attributes);
-}
-
-static void run(const job *j, int64_t chains, int64_t threads) {
-    if (threads > chains) threads = chains;
-    if (threads > MOST_THREADS) threads = MOST_THREADS;
-    if (threads > 1 && !pthread_mutex_trylock(&owner)) {
-        /* More threads than are asked for may be there, from a call before; they would only help. */
-        if (started < threads - 1) start_threads((int)threads - 1);
-        current = *j;
-        done = 0;
-        __atomic_store_n(&ticket, chains, __ATOMIC_SEQ_CST);
-        if (LOAD(sleeping)) {
-            pthread_mutex_lock(&bed);
-            pthread_cond_broadcast(&alarm_clock);
-            pthread_mutex_unlock(&bed);
-        }
-        work(&current, &ticket, &done);
-        for (int64_t turn = 1; LOAD(done) < chains; turn++) breathe(turn);
-        pthread_mutex_unlock(&owner);
-        return;
-    }
-    int64_t left = chains, finished = 0;
-    work(j, &left, &finished);
-}
-
 /* U and its gradient of each chain. */
 void dense_value_and_gradient(const int64_t *net, const void *x, const void *y, const void *centre, const void *inverse,
                               double factor, double constant, int64_t chains, int64_t threads, const void *q,
                               void *gradient, void *value) {
-    const job j = {(const network *)net, x, y, centre, inverse, factor, constant, q, gradient, value};
-    run(&j, chains, threads);
+    const problem p = {(const network *)net, x, y, centre, inverse, factor, constant, q, gradient, value};
+    const size_t bytes = bytes_of_rooms(p.net) + furnish(p.net, NULL, NULL) * sizeof(real);
+    share(chain, &p, bytes, chains, threads);
 }
 
 /* An activation and its slope at each of `count` numbers, for tests; `count` is a multiple of a vector's length. */

@@ -73,7 +73,8 @@ def _key(command: list[str], double: bool) -> str:
     if program is None:
         raise OSError(command[0])
     state = os.stat(program)
-    described = (SOURCE.read_bytes(), command, os.path.realpath(program), state.st_size, state.st_mtime_ns)
+    sources = [(path.name, path.read_bytes()) for path in sorted(SOURCE.parent.glob("*.[ch]"))]
+    described = (sources, command, os.path.realpath(program), state.st_size, state.st_mtime_ns)
     everything = repr((*described, FLAGS, SHARED, MACHINE, double, _processor()))
     return hashlib.sha256(everything.encode()).hexdigest()[:32]
 
