@@ -35,7 +35,8 @@ def dense_function(parts: Parts, positions: Tensor) -> HostFunction | None:
     if compiled is None:
         return None
     dense = _DenseArrays(compiled, parts, layers, positions)
-    return HostFunction(dense if parts.rest is None else _with_rest(dense, parts, positions), True)
+    arrays: Arrays | None = dense if parts.rest is None else _with_rest(dense, parts, positions)
+    return None if arrays is None else HostFunction(arrays, True)
 
 
 def _plain_data(parts: Parts, positions: Tensor) -> bool:
@@ -103,8 +104,8 @@ class _DenseArrays:
         return gradients, values
 
 
-def _with_rest(dense: _DenseArrays, parts: Parts, positions: Tensor) -> Arrays:
-    """U and its gradient where the loss goes into a function of it and of other numbers."""
+def _with_rest(dense: _DenseArrays, parts: Parts, positions: Tensor) -> Arrays | None:
+    """U and its gradient where the loss goes into a function of it and of other numbers; None if that isn't fast."""
     rest_of, start = parts.rest, parts.rest_from
     if rest_of is None:
         raise ValueError("there must be a rest.")
@@ -115,6 +116,8 @@ def _with_rest(dense: _DenseArrays, parts: Parts, positions: Tensor) -> Arrays:
 
     arguments = torch.cat((positions.detach()[:, start:], torch.from_numpy(losses)[:, None]), 1)
     rest = evaluators.build(function, arguments, "auto", None)
+    if rest.cause is not None:
+        return None
     evaluate = rest.arrays or _Passage(rest)
     normal = parts.normal
     moments = None if normal is None else (normal.mean.numpy(), normal.precision.numpy())
