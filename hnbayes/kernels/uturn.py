@@ -42,6 +42,7 @@ class OpenSubtrees:
 
     def __init__(self, max_depth: int) -> None:
         self._slot, self._closed = subtree_tables(max_depth)
+        self._slots, self._counts = np.array(self._slot), np.array([len(slots) for slots in self._closed])
 
     def add(
         self, vectors: Vectors, leaves: Host, right: Host, q: Array, p: Array, first_q: Array, first_p: Array
@@ -86,10 +87,10 @@ class OpenSubtrees:
     ) -> Host:
         turning = np.zeros(len(leaves), bool)
         opening, closing = self._pairs(leaves)
-        if len(opening):
+        if opening.size:
             ix, slot = vectors.index(opening[0]), vectors.index(opening[1])
             first_q[ix, slot], first_p[ix, slot] = q[ix], p[ix]
-        if len(closing):
+        if closing.size:
             rows = closing[0]
             ix, slot = vectors.index(rows), vectors.index(closing[1])
             sign = vectors.from_host(np.where(right[rows], 1.0, -1.0)[:, None])
@@ -100,14 +101,12 @@ class OpenSubtrees:
 
     def _pairs(self, leaves: Host) -> tuple[Host, Host]:
         """The pairs (chain, slot) of subtrees that the newest leaves open, and of those that they close, (2, pairs)."""
-        opening, closing = [], []
-        for row, leaf in enumerate(leaves.tolist()):
-            closed = self._closed[leaf - 1]
-            if closed:
-                closing += [(row, slot) for slot in closed]
-            else:
-                opening.append((row, self._slot[leaf - 1]))
-        return np.array(opening).T, np.array(closing).T
+        slots, counts = self._slots[leaves - 1], self._counts[leaves - 1]
+        opening = (counts == 0).nonzero()[0]
+        # The subtrees that a leaf closes were opened in its own slot and those below.
+        rows = np.repeat(np.arange(len(leaves)), counts)
+        below = np.arange(len(rows)) - np.repeat(counts.cumsum() - counts, counts)
+        return np.stack((opening, slots[opening])), np.stack((rows, slots[rows] - below))
 
 
 @lru_cache

@@ -114,6 +114,10 @@ class Coordinates:
             result = result + self._log_density(latent, values)
         return result + self._constant, values
 
+    def moments(self) -> tuple[Tensor, Tensor, float] | None:
+        """Mean and precision (D,) and the density's constant, if all latents are normal; None otherwise."""
+        return None if self._gaussian.others else (*self._gaussian.moments, self._constant)
+
     def _log_density(self, latent: Latent, values: Mapping[str, Tensor]) -> Tensor:
         """The log density of a latent that isn't normal, up to `_constant`."""
         value = values[latent.name]
@@ -146,6 +150,7 @@ class _FlatGaussian:
             at = slice(spec.indices(latent.name).start, spec.indices(latent.name).stop)
             mean[at], precision[at] = (m.expand(latent.shape).reshape(-1) for m in moments)
             self.constant += float(log_normaliser(precision[at].double()).sum())
+        self.moments = mean, precision
         # None stands for what is the same for all, so that nothing is computed for it.
         self._mean = mean if bool((mean != 0).any()) else None
         self._precision: Tensor | float = precision

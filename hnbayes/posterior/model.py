@@ -15,6 +15,7 @@ from hnbayes.likelihoods import Likelihood, as_likelihood
 from hnbayes.params import ParamSpec
 from hnbayes.posterior.coordinates import Coordinates
 from hnbayes.posterior.data import as_data, as_inputs
+from hnbayes.posterior.parts import potential_parts
 from hnbayes.potentials.base import CompileMode, Potential
 from hnbayes.potentials.networks import NetworkFunction
 from hnbayes.priors import Latent, as_prior
@@ -102,7 +103,12 @@ class Model:
             parameters = {name: values[name] for name in self.learned}
             return -(log_joint + self.likelihood.total_log_prob(output, y, **parameters))
 
-        return Potential(U, spec=self.spec, compile=compile)
+        def outputs(q: Tensor) -> Tensor:
+            return self.function(self.bound.weights_of(self.coordinates.constrain(q)[0]), X)
+
+        learned = tuple(self.learned.values())
+        parts = potential_parts(self.bound, learned, self.likelihood, outputs, X, y, self.like)
+        return Potential(U, spec=self.spec, compile=compile, parts=parts)
 
     def values(self, positions: Tensor) -> dict[str, Tensor]:
         """All latents on their own scales.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from hnbayes._checks import check_choice, check_finite, describe
 from hnbayes.params import ParamSpec
 from hnbayes.potentials import evaluators
+from hnbayes.potentials.dense import Parts, dense_function
 from hnbayes.potentials.evaluators import Evaluator
 from hnbayes.potentials.host import Arrays
 from hnbayes.potentials.sequential import (
@@ -34,6 +36,7 @@ class Potential:
     all chains in one call. The way is found at the first call for a number of chains, a dtype and a device:
     `torch.func.vmap` of the gradient, captured once as a graph of plain tensor operations
     (`torch.fx`'s `make_fx`, which removes the cost of the transforms), compiled with `torch.compile` if asked;
+    for posteriors of dense networks, C that was written for them, where a C compiler is found;
     one chain at a time, with one warning, if the function can't be vectorised.
 
     A captured function is not called again: later changes of Python values that it reads (not of tensors changed
@@ -48,6 +51,8 @@ class Potential:
         on_error: "diverge" gives NaN (so a rejected, divergent transition) to a position for which the function
             raises; "raise" lets the error out; None diverges, except in the documented chains (`HMC`, `MultiChainHMC`
             and the like), which raise.
+        parts: what U consists of, if it is the posterior of a network; where that is a stack of dense layers, compiled
+            C evaluates it with `compile="auto"`.
 
     Raises:
         TypeError: if `function` can't be called.
@@ -65,6 +70,7 @@ class Potential:
         dtype: torch.dtype | None = None,
         compile: CompileMode = "auto",
         on_error: OnError | None = None,
+        parts: Parts | None = None,
     ) -> None:
         if not callable(function):
             raise TypeError(
@@ -77,6 +83,7 @@ class Potential:
         if on_error is not None:
             check_choice("on_error", on_error, ("diverge", "raise"))
         self.on_error: OnError | None = on_error
+        self.parts = parts
         self.failures = 0
         self._evaluators: dict[tuple[object, ...], Evaluator] = {}
         self._array_functions: dict[tuple[tuple[int, ...], str], Arrays] = {}
@@ -113,7 +120,7 @@ class Potential:
             evaluations: about how many evaluations the run will take; lets `compile="auto"` decide.
 
         Returns:
-            "sequential", "vmap", "captured" or "compiled".
+            "sequential", "vmap", "captured", "compiled" or "native".
 
         Raises:
             TypeError, ValueError: if U doesn't give a differentiable scalar at these positions, or is not finite there.
@@ -201,8 +208,9 @@ class Potential:
     def _evaluator(self, positions: Tensor, evaluations: int | None) -> Evaluator:
         key = ("grad", tuple(positions.shape), positions.dtype, positions.device)
         if key not in self._evaluators:
+            native = None if self.parts is None else partial(dense_function, self.parts)
             evaluator = evaluators.build(
-                self.function, positions, self.compile, evaluations, self._sequential_cause, self.fold_data
+                self.function, positions, self.compile, evaluations, self._sequential_cause, self.fold_data, native
             )
             if evaluator.cause is not None and self._sequential_cause is None:
                 self._sequential_cause = evaluator.cause

@@ -1,4 +1,4 @@
-"""Ways to evaluate U and its gradient over a batch of chains: sequential, vmap, captured, compiled."""
+"""Ways to evaluate U and its gradient over a batch of chains: sequential, vmap, captured, compiled, native."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from hnbayes.potentials.sequential import (
 )
 
 BatchFunction = Callable[[Tensor], Any]
-Mode = Literal["sequential", "vmap", "captured", "compiled"]
+Mode = Literal["sequential", "vmap", "captured", "compiled", "native"]
 
 # Constants of the estimate that decides on compiling. They are fixed numbers, not timings, because compiled and
 # captured graphs round differently: the same seed must choose the same way on every run.
@@ -80,6 +80,7 @@ def build(
     evaluations: int | None,
     known_cause: str | None = None,
     fold_data: bool = False,
+    native: Callable[[Tensor], BatchFunction | None] | None = None,
 ) -> Evaluator:
     """Find the fastest way to evaluate `function` with its gradient that gives the right numbers.
 
@@ -93,6 +94,8 @@ def build(
         evaluations: expected number of evaluations, if known.
         known_cause: why the function is known not to be vectorisable, to skip the attempt.
         fold_data: whether the captured graph may hold what it needs of the data, not the data themselves.
+        native: makes a function that was written for this kind of potential, or None, from a batch; used with
+            `compile="auto"` if it gives the right numbers.
 
     Raises:
         TypeError, ValueError: if U doesn't return a differentiable scalar.
@@ -117,6 +120,10 @@ def build(
         return Evaluator("sequential", one_by_one, cause)
     if compile is False:
         return Evaluator("vmap", vectorised)
+    if compile == "auto" and native is not None:
+        written = _checked(native, vectorised, positions)
+        if written is not None:
+            return Evaluator("native", written)
     captured = _capture(vectorised, positions)
     if captured is None:
         return Evaluator("vmap", vectorised)
@@ -221,6 +228,27 @@ def _quietly() -> Iterator[None]:
         yield
 
 
+def _checked(
+    native: Callable[[Tensor], BatchFunction | None], vectorised: BatchFunction, positions: Tensor
+) -> BatchFunction | None:
+    """A native function, if there is one and it gives the numbers of autograd.
+
+    Far from the batch, where gradients are not small differences of large sums, they must agree to 1e-5 (float64:
+    1e-10) of the largest; at the batch itself to what is asked of any way.
+    """
+    try:
+        written = native(positions)
+        if written is None or not _agree(written, vectorised, positions):
+            return None
+        away = positions + 30 * (_nudged(positions) - positions)
+        tolerance = 1e-10 if positions.dtype == torch.float64 else 1e-5
+        with torch.no_grad(), _quietly():
+            expected, received = vectorised(away), written(away)
+        return written if _all_close(received, expected, tolerance) else None
+    except Exception:  # whatever it fails by, the general way is as right
+        return None
+
+
 def _capture(vectorised: BatchFunction, positions: Tensor) -> torch.fx.GraphModule | None:
     """The operations of one evaluation as a graph, if they give the same numbers at another batch too."""
     try:
@@ -301,19 +329,20 @@ def _seconds_per_call(graph: torch.fx.GraphModule, positions: Tensor) -> float:
     return nodes * SECONDS_PER_NODE + float(counter.get_total_flops()) / FLOPS_PER_SECOND
 
 
-def _close(received: Tensor, expected: Tensor) -> bool:
+def _close(received: Tensor, expected: Tensor, tolerance: float | None = None) -> bool:
     """Equal up to rounding: 1e-3 of the largest entry in float32, 1e-8 in float64; NaN matches NaN."""
-    tolerance = 1e-8 if expected.dtype == torch.float64 else 1e-3
+    if tolerance is None:
+        tolerance = 1e-8 if expected.dtype == torch.float64 else 1e-3
     finite = expected[torch.isfinite(expected)]
     scale = float(finite.abs().max()) if finite.numel() else 1.0
     return torch.allclose(received, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
 
 
-def _all_close(received: Any, expected: Any) -> bool:
+def _all_close(received: Any, expected: Any, tolerance: float | None = None) -> bool:
     """`_close` for values alone or for (gradients, values)."""
     if isinstance(expected, Tensor):
-        return _close(received, expected)
-    return all(_close(a, b) for a, b in zip(received, expected, strict=True))
+        return _close(received, expected, tolerance)
+    return all(_close(a, b, tolerance) for a, b in zip(received, expected, strict=True))
 
 
 def _brief(error: Exception) -> str:

@@ -201,6 +201,13 @@ class _Translation:
                 f"{self._whole(source)}[{_slices(node.args[1], node.args[2], _meta(source).ndim)}]",
                 _meta(node).shape,
             )
+        elif target is aten.slice.Tensor:
+            at = _slices(*_slice_of(*node.args[1:]), _meta(source).ndim)
+            self._assign(node, name, f"{self._whole(source)}[{at}]", _meta(node).shape)
+        elif target is aten.slice_backward.default:
+            self._into_zeros(node, name, *_slice_of(*node.args[2:]))
+        elif target is aten.select_backward.default:
+            self._into_zeros(node, name, node.args[2], node.args[3])
         elif target is aten.split_with_sizes.default:
             self._split(node, name)
         elif target in (aten.sum.dim_IntList, aten.sum.default):
@@ -273,6 +280,13 @@ class _Translation:
                 return f"np.{_dtype(node)}('{arg}')" if _meta(node).is_floating_point() else f"float('{arg}')"
             return repr(arg)
         raise UntranslatableError(f"argument {arg!r}")
+
+    def _into_zeros(self, node: Any, name: str, axis: int, what: Any) -> None:
+        """Zeros, but for one part of an axis, which is the argument."""
+        shape = tuple(_meta(node).shape)
+        self.lines.append(f"{name} = np.zeros({shape}, np.{_dtype(node)})")
+        self._assign(node, f"{name}[{_slices(axis, what, len(shape))}]", self._whole(node.args[0]), shape)
+        self._is(node, name, shape)
 
     def _split(self, node: Any, name: str) -> None:
         source, sizes = node.args[0], node.args[1]
@@ -373,6 +387,11 @@ def _to_torch(value: Any) -> Any:
 
 def _to_numpy(value: Any) -> Any:
     return value.numpy() if isinstance(value, Tensor) else value
+
+
+def _slice_of(axis: int = 0, start: int | None = None, end: int | None = None, step: int = 1) -> tuple[int, str]:
+    """The axis and the slice that an operation of torch takes, as Python writes it."""
+    return axis, f"{'' if start is None else start}:{'' if end is None else end}:{step}"
 
 
 def _slices(axis: Any, what: Any, ndim: int) -> str:

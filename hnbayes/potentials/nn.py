@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch.func import functional_call
 from hnbayes._checks import check_choice, check_finite, check_positive, describe
 from hnbayes.params import ParamSpec
 from hnbayes.potentials.base import CompileMode, OnError, Potential
+from hnbayes.potentials.dense import Normal, Parts
 
 PriorLogProb = Callable[[Tensor], Tensor]
 NllType = Literal["regression", "classification"]
@@ -106,7 +108,36 @@ def nn_pot_energy(
             nll = nn.functional.cross_entropy(predictions, targets.long(), reduction="sum")
         return nll - prior_log_prob_func(q)
 
-    return Potential(potential, spec=spec, dtype=weights_dtype(net, inputs), compile=compile, on_error=on_error)
+    dtype = weights_dtype(net, inputs)
+    normal = _normal_of(prior_log_prob_func, spec, dtype)
+
+    def rest(q: Tensor, loss: Tensor) -> Tensor:
+        return (tau if nll_type == "regression" else 1.0) * loss - prior_log_prob_func(q)
+
+    parts = Parts(
+        outputs=lambda q: forward(q, inputs),
+        inputs=inputs,
+        targets=targets,
+        loss="squares" if nll_type == "regression" else "categorical",
+        factor=tau if nll_type == "regression" else 1.0,
+        normal=normal,
+        constant=0.0 if normal is None else -float(prior_log_prob_func(normal.mean)),
+        rest=rest if normal is None else None,
+    )
+    return Potential(potential, spec=spec, dtype=dtype, compile=compile, on_error=on_error, parts=parts)
+
+
+def _normal_of(prior: PriorLogProb, spec: ParamSpec, dtype: torch.dtype | None) -> Normal | None:
+    """The moments of `log_prob_standard_normal_prior`, as it is or in a `functools.partial`; None for other priors."""
+    function, arguments = (prior.func, prior.keywords) if isinstance(prior, partial) else (prior, {})
+    if function is not log_prob_standard_normal_prior or (isinstance(prior, partial) and prior.args):
+        return None
+    mean, std = arguments.get("mean", 0.0), arguments.get("std", 1.0)
+    # A tensor may be changed in place later.
+    if isinstance(mean, Tensor) or isinstance(std, Tensor):
+        return None
+    ones = torch.ones(spec.size, dtype=dtype)
+    return Normal(mean * ones, ones / std**2)
 
 
 def refuse_training_mode(net: nn.Module) -> None:

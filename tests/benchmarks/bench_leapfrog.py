@@ -9,6 +9,7 @@ the same potential in the same run. `--profile` says where the time of a leapfro
     python tests/benchmarks/bench_leapfrog.py [--chains 4] [--threads 2] [--compile auto|true]
     python tests/benchmarks/bench_leapfrog.py --problem schools --chains 1 64
     python tests/benchmarks/bench_leapfrog.py --profile
+    python tests/benchmarks/bench_leapfrog.py --gradient general    # as without a C compiler
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--compile", choices=["auto", "true"], default="auto")
+    parser.add_argument("--gradient", choices=["default", "general"], default="default", help="general: without our C")
     parser.add_argument("--profile", action="store_true", help="where the time of NUTS goes, by cProfile")
     return parser
 
@@ -87,12 +89,14 @@ def main() -> None:
 
     problem = PROBLEMS[args.problem]()
     U = prepared(problem, True if args.compile == "true" else "auto")
+    if args.gradient == "general":
+        U.parts = None
     step_size = STEP_SIZES[args.problem]
     jobs: dict[tuple[int, str], Job] = {}
     for chains in args.chains:
         positions = torch.from_numpy(problem.starts(chains, seed=0))
         mode = U.prepare(positions)
-        mode += " (by NumPy)" if U.evaluates_arrays(positions) else ""
+        mode += " (by NumPy)" if mode == "captured" and U.evaluates_arrays(positions) else ""
         print(f"{chains} chains, D = {problem.dimension}, {args.threads} threads, gradient {mode}")
         jobs |= {(chains, name): job for name, job in make_jobs(U, positions, step_size).items()}
     peer = hypnettorch_step(U, positions[0], step_size)

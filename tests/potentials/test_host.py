@@ -30,6 +30,11 @@ def network(q):
     return (torch.relu(hidden) @ q[8:10]).square().sum() + torch.where(q > 0, q, q * q).sum() + q.clamp(-1, 1).sum()
 
 
+def slices(q):
+    middle = q[1:9:3] * q[-3:]
+    return (q[2:].square().sum() + q[:-4].exp().sum() + middle.prod() + q[3] * q[-1]) + q.view(5, 2)[1:, 1].sin().sum()
+
+
 def with_cholesky(q):
     matrix = torch.outer(q, q) + torch.eye(len(q), dtype=q.dtype)
     return (
@@ -37,7 +42,7 @@ def with_cholesky(q):
     )
 
 
-@pytest.mark.parametrize("function", [sites, logits, network, with_cholesky])
+@pytest.mark.parametrize("function", [sites, logits, network, slices, with_cholesky])
 @pytest.mark.parametrize("chains", [1, 4])
 def test_same_numbers(function, chains):
     torch.manual_seed(0)

@@ -1,0 +1,147 @@
+"""Library: dense.c as a shared library, compiled at first use and kept in a folder of the user's.
+
+Nothing here raises or warns: without a compiler, or where anything fails, there is no library, and the general way of
+evaluating a potential takes its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import os
+import pathlib
+import platform
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from functools import lru_cache
+
+SWITCH = "HNBAYES_NATIVE"
+CACHE = "HNBAYES_CACHE"
+SOURCE = pathlib.Path(__file__).with_name("dense.c")
+FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+SHARED = ("-shared", "-fPIC", "-pthread")
+# The first that the compiler takes.
+MACHINE = (("-march=native",), ("-mcpu=native",), ())
+SECONDS = 30.0
+
+
+def library(double: bool) -> ctypes.CDLL | None:
+    """The compiled library for float64 or float32; None where there is none.
+
+    Args:
+        double: whether numbers are float64.
+    """
+    if os.environ.get(SWITCH, "1") == "0" or sys.platform == "win32":
+        return None
+    return _library(double, os.environ.get("CC", ""), os.environ.get(CACHE, ""), os.getuid())
+
+
+@lru_cache(maxsize=8)
+def _library(double: bool, compiler: str, cache: str, user: int) -> ctypes.CDLL | None:
+    try:
+        command = shlex.split(compiler) or _compiler()
+        if not command:
+            return None
+        name = f"dense-{_key(command, double)}.so"
+        folder = _cache_folder(cache, user)
+        if folder is not None and (folder / name).exists() and _is_own(folder / name, user):
+            with contextlib.suppress(OSError):  # cut short by a full disk, say; made anew below
+                return _load(folder / name)
+        if folder is not None and _may_write(folder):
+            return _load(_compiled(command, double, folder / name))
+        with tempfile.TemporaryDirectory() as temporary:
+            return _load(_compiled(command, double, pathlib.Path(temporary) / name))
+    except (OSError, ValueError, subprocess.SubprocessError, AttributeError):
+        return None
+
+
+def _compiler() -> list[str]:
+    """The system's C compiler."""
+    found = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    return [] if found is None else [found]
+
+
+def _key(command: list[str], double: bool) -> str:
+    """What tells libraries apart: source, flags, compiler, processor."""
+    # Not the version that it prints: asking takes as long as all else together. A new compiler is a new file.
+    program = shutil.which(command[0])
+    if program is None:
+        raise OSError(command[0])
+    state = os.stat(program)
+    sources = [(path.name, path.read_bytes()) for path in sorted(SOURCE.parent.glob("*.[ch]"))]
+    described = (sources, command, os.path.realpath(program), state.st_size, state.st_mtime_ns)
+    everything = repr((*described, FLAGS, SHARED, MACHINE, double, _processor()))
+    return hashlib.sha256(everything.encode()).hexdigest()[:32]
+
+
+def _processor() -> str:
+    """What the machine can do, where it is known: a folder may be shared by several machines."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    kinds = ("model name", "cpu family", "model\t", "flags", "Features", "CPU part")
+    return "\n".join((platform.machine(), platform.processor(), *sorted({x for x in lines if x.startswith(kinds)})))
+
+
+def _cache_folder(cache: str, user: int) -> pathlib.Path | None:
+    """A folder that nobody but the user can write to; None if there can be none.
+
+    A library is loaded as it is found, so a folder that others may write to won't do.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = pathlib.Path(cache or os.path.join(base, "hnbayes"))
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state = folder.stat()
+    except OSError:
+        return None
+    others = state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return folder if state.st_uid == user and not others else None
+
+
+def _may_write(folder: pathlib.Path) -> bool:
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
+def _is_own(path: pathlib.Path, user: int) -> bool:
+    state = path.lstat()
+    return stat.S_ISREG(state.st_mode) and state.st_uid == user and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _compiled(command: list[str], double: bool, path: pathlib.Path) -> pathlib.Path:
+    """Compile to `path`, which is there whole or not at all, whoever else compiles at the same time.
+
+    Raises:
+        OSError, SubprocessError: if it fails.
+    """
+    handle, temporary = tempfile.mkstemp(prefix=".dense-", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    kind = ["-DDOUBLE"] if double else []
+    try:
+        for machine in MACHINE:
+            line = [*command, *FLAGS, *machine, *kind, *SHARED, "-o", temporary, str(SOURCE), "-lm"]
+            result = subprocess.run(line, capture_output=True, stdin=subprocess.DEVNULL, timeout=SECONDS, check=False)
+            if result.returncode == 0:
+                os.chmod(temporary, 0o700)
+                os.replace(temporary, path)
+                return path
+        raise OSError("the compiler failed")
+    finally:
+        pathlib.Path(temporary).unlink(missing_ok=True)
+
+
+def _load(path: pathlib.Path) -> ctypes.CDLL:
+    loaded = ctypes.CDLL(str(path))
+    pointer, number, integer = ctypes.c_void_p, ctypes.c_double, ctypes.c_int64
+    evaluate = loaded.dense_value_and_gradient
+    evaluate.argtypes = [pointer] * 5 + [number] * 2 + [integer] * 2 + [pointer] * 3
+    evaluate.restype = None
+    loaded.dense_activation.argtypes = [integer, integer, pointer, pointer, pointer]
+    loaded.dense_activation.restype = None
+    return loaded

@@ -1,0 +1,134 @@
+/* Vectors of numbers as the processor has them, and elementary functions of whole vectors, accurate to a few units in the
+ * last place. NaN stays NaN.
+ */
+#include <stdint.h>
+#include <string.h>
+
+#ifdef DOUBLE
+typedef double real;
+typedef int64_t integer;
+#define SHIFT 52
+#define ONE_BITS ((integer)1023 << SHIFT)
+#define ROUNDER 0x1.8p52
+#define LN2_HIGH 0x1.62e42p-1
+#define LN2_LOW 0x1.fdf473de6af28p-22
+#define LOWEST -708.0
+#define EXP_TERMS 13
+#define LOG_TERMS 17
+#else
+typedef float real;
+typedef int32_t integer;
+#define SHIFT 23
+#define ONE_BITS ((integer)127 << SHIFT)
+#define ROUNDER 0x1.8p23f
+#define LN2_HIGH 0x1.62ep-1f
+#define LN2_LOW 0x1.0bfbe8p-15f
+#define LOWEST -87.0f
+#define EXP_TERMS 7
+#define LOG_TERMS 8
+#endif
+
+#if defined(__AVX512F__)
+#define BYTES 64
+#define TILE_VECTORS 4
+#elif defined(__AVX__)
+#define BYTES 32
+#define TILE_VECTORS 2
+#else
+#define BYTES 16
+#define TILE_VECTORS 2
+#endif
+#define TILE_ROWS 4
+#define LANES ((int64_t)(BYTES / sizeof(real)))
+
+/* Compilers would rather read an operand from memory each time than keep it in a register. */
+#if defined(__x86_64__)
+#define KEEP(x) __asm__("" : "+v"(x))
+#elif defined(__aarch64__)
+#define KEEP(x) __asm__("" : "+w"(x))
+#else
+#define KEEP(x) (void)(x)
+#endif
+
+typedef real vec __attribute__((vector_size(BYTES), may_alias));
+typedef integer mask __attribute__((vector_size(BYTES), may_alias));
+#define INLINE static inline __attribute__((always_inline))
+
+enum activation { IDENTITY, TANH, RELU, SIGMOID, SOFTPLUS, SILU };
+INLINE vec all(real x) { return x - (vec){0}; }
+INLINE vec pick(mask m, vec a, vec b) { return (vec)(((mask)a & m) | ((mask)b & ~m)); }
+INLINE vec magnitude(vec x) { return (vec)((mask)x & (mask)~(mask)all((real)-0.0)); }
+
+/* exp(x) - 1 = scale * (1 + p) - 1 for x <= 0, with p = exp(r) - 1 by its Taylor series, |r| <= log(2) / 2. */
+INLINE vec exp_parts(vec x, vec *scale) {
+    x = pick(x < all(LOWEST), all(LOWEST), x);
+    vec shifted = x * all((real)1.4426950408889634) + all(ROUNDER);
+    vec n = shifted - all(ROUNDER);
+    vec r = (x - n * all(LN2_HIGH)) - n * all(LN2_LOW);
+    *scale = (vec)(((mask)shifted << SHIFT) + ONE_BITS);
+    static const double inverse_factorial[] = {
+        1.0, 1.0, 1.0 / 2, 1.0 / 6, 1.0 / 24, 1.0 / 120, 1.0 / 720, 1.0 / 5040, 1.0 / 40320, 1.0 / 362880,
+        1.0 / 3628800, 1.0 / 39916800, 1.0 / 479001600, 1.0 / 6227020800};
+    vec p = all((real)inverse_factorial[EXP_TERMS]);
+#pragma GCC unroll 16
+    for (int k = EXP_TERMS - 1; k > 0; k--) p = p * r + all((real)inverse_factorial[k]);
+    return p * r;
+}
+
+INLINE vec exp_negative(vec x) {
+    vec scale, p = exp_parts(x, &scale);
+    return scale * p + scale;
+}
+
+/* log(1 + u) for 0 <= u <= 1, by the series of 2 artanh(u / (2 + u)). */
+INLINE vec log1p_unit(vec u) {
+    vec s = u / (u + all(2)), square = s * s, sum = all((real)(1.0 / (2 * LOG_TERMS + 1)));
+#pragma GCC unroll 20
+    for (int k = LOG_TERMS - 1; k >= 0; k--) sum = sum * square + all((real)(1.0 / (2 * k + 1)));
+    return all(2) * s * sum;
+}
+
+INLINE vec sigmoid(vec x) {
+    vec e = exp_negative(-magnitude(x));
+    return pick(x < all(0), e, all(1)) / (all(1) + e);
+}
+
+INLINE vec softplus(vec x) { return pick(x < all(0), all(0), x) + log1p_unit(exp_negative(-magnitude(x))); }
+
+/* An activation and its slope at x. */
+INLINE vec activate(int64_t kind, vec x, vec *slope) {
+    if (kind == TANH) {
+        vec scale, p = exp_parts(all(-2) * magnitude(x), &scale);
+        vec t = scale * p + (scale - all(1)); /* exp(-2 |x|) - 1 */
+        vec y = (vec)((mask)(-t / (t + all(2))) | ((mask)x & (mask)all((real)-0.0)));
+        *slope = all(1) - y * y;
+        return y;
+    }
+    if (kind == RELU) {
+        *slope = pick(x <= all(0), all(0), all(1));
+        return pick(x <= all(0), all(0), x);
+    }
+    vec s = sigmoid(x);
+    if (kind == SIGMOID) {
+        *slope = s * (all(1) - s);
+        return s;
+    }
+    if (kind == SILU) {
+        *slope = s * (all(1) + x * (all(1) - s));
+        return x * s;
+    }
+    /* Softplus; torch goes on in a straight line above 20. */
+    *slope = pick(x > all(20), all(1), s);
+    return pick(x > all(20), x, softplus(x));
+}
+
+INLINE real sum_lanes(vec x) {
+    real lane[BYTES / sizeof(real)];
+    memcpy(lane, &x, BYTES);
+#pragma GCC unroll 8
+    for (int half = BYTES / sizeof(real) / 2; half; half /= 2)
+#pragma GCC unroll 16
+        for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+}
+
