@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,7 @@ def resume(
     checkpoint_every: float = 60.0,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
+    cores: int | Literal["auto"] | None = None,
 ) -> Posterior | Draws:
     """Go on with a run that `sample` or `sample_potential` wrote checkpoints of, bit for bit.
 
@@ -56,6 +57,8 @@ def resume(
         checkpoint_every: seconds between checkpoints.
         progress: show a progress bar.
         callbacks: functions of an `Event`.
+        cores: for a run that was begun with `cores`: how many processes take it on; None is as many as then. The draws
+            don't depend on it.
 
     Returns:
         A `Posterior` of a network, `Draws` of a potential: those before the stop and those after.
@@ -67,7 +70,7 @@ def resume(
     """
     given = {"X": X, "y": y, "likelihood": likelihood, "prior": prior}
     options: dict[str, Any] = {"draws": draws, "checkpoint_every": checkpoint_every, "progress": progress}
-    options["callbacks"] = callbacks
+    options |= {"callbacks": callbacks, "cores": cores}
     path = folder_of(folder)
     if not isinstance(model, nn.Module):
         if named := [name for name, value in given.items() if value is not None]:
