@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pathlib
+import random
+import shutil
 import signal
 import threading
+import time
 import warnings
 
 import numpy as np
 import pytest
+import stopped_runs
 import torch
+from nursery import Nursery
 from targets import banana
 from torch import nn
 
@@ -325,3 +331,80 @@ def test_everything_of_the_caller_stays(tmp_path):
     assert after == before
     with pytest.raises(ChildProcessError):  # there is none that has to be waited for
         os.waitpid(-1, os.WNOHANG)
+
+
+# Processes that are killed
+
+
+@pytest.fixture(scope="module")
+def nursery():
+    found = Nursery()
+    yield found
+    found.close()
+
+
+def when_it_samples(run):
+    """Waits until two lots of a run have begun."""
+
+    def wait():
+        while len({path.parent for path in run.glob("lot-*/checkpoint-*")}) < 2:
+            time.sleep(0.01)
+
+    return wait
+
+
+def killed_and_resumed(nursery, cases, folder, again=True):
+    """Each case killed at a random moment, resumed, perhaps killed again, by other numbers of processes.
+
+    Returns how many had begun to sample when they were killed, and had not ended.
+    """
+    rng, hit, wholes = random.Random(5), 0, {}
+    for number, (kernel, chains, cores, victim) in enumerate(cases):
+        run, key = folder / str(number), (kernel, chains)
+        if key not in wholes:
+            wholes[key] = stopped_runs.sample(kernel, chains, cores=1)
+        options = {"cores": cores, "victim": victim}
+        if chains > 1 and rng.random() < 0.8:
+            options |= {"wait": when_it_samples(run), "after": rng.uniform(0, 1.0)}
+        else:
+            options["after"] = rng.uniform(0, 4.0)  # while processes start
+        status, _ = nursery.run(kernel, chains, run, **options)
+        hit += status != 0 and "wait" in options
+        if not (run / "run.lots").exists():  # nothing was there yet
+            nursery.run(kernel, chains, run, cores=cores)
+        else:
+            if again:
+                nursery.run(
+                    kernel, chains, run, resume=True, cores=3 - cores, victim=victim, after=rng.uniform(2.0, 5.0)
+                )
+            assert nursery.run(kernel, chains, run, resume=True, cores=cores)[0] == 0
+        assert_identical(read_draws(run), wholes[key])
+        shutil.rmtree(run)
+    return hit
+
+
+def test_killed_at_a_random_moment(nursery, tmp_path):
+    assert killed_and_resumed(nursery, [("nuts", 2, 2, "parent")], tmp_path, again=False) == 1
+
+
+@pytest.mark.slow
+def test_killed_at_sixty_random_moments(nursery, tmp_path):
+    kinds = list(itertools.product(("nuts", "hmc", "metropolis"), (1, 4), (1, 2), ("parent", "worker")))
+    cases = (kinds * 3)[:60]
+    hit = killed_and_resumed(nursery, cases, tmp_path)
+    print(f"{hit} of {len(cases)} killed while they sampled")
+    assert hit > 20
+
+
+@pytest.mark.parametrize("victim", ["parent", slow("worker")])
+@pytest.mark.parametrize("sent", [signal.SIGTERM, slow(signal.SIGINT)])
+def test_signals_end_a_run_with_a_checkpoint(sent, victim, nursery, tmp_path):
+    if (sent, victim) == (signal.SIGINT, "worker"):
+        pytest.skip("workers leave Ctrl-C to the process that has started them")
+    run = tmp_path / "run"
+    status, told = nursery.run("nuts", 2, run, cores=2, sent=sent, victim=victim, after=0.1, wait=when_it_samples(run))
+    assert status == 0
+    assert told[-1]["interrupted"]
+    assert told[-1]["stopped_by"] == sent.name
+    found = resume_potential(run, stopped_runs.Slow(), progress=False, cores=1)
+    assert_identical(found, stopped_runs.sample("nuts", 2, cores=2))
