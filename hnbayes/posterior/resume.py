@@ -18,6 +18,7 @@ from hnbayes.potentials.base import Potential
 from hnbayes.sampling import Draws, resume_potential
 from hnbayes.sampling.array_file import read_arrays, write_arrays
 from hnbayes.sampling.callbacks import Callback
+from hnbayes.sampling.cores import Spreader
 from hnbayes.sampling.run_folder import folder_of
 
 MODEL = "run.model"
@@ -42,7 +43,7 @@ def resume(
     checkpoint_every: float = 60.0,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
-    cores: int | Literal["auto"] | None = None,
+    cores: int | Literal["auto"] | Spreader | None = None,
 ) -> Posterior | Draws:
     """Go on with a run that `sample` or `sample_potential` wrote checkpoints of, bit for bit.
 

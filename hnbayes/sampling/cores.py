@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -28,7 +28,34 @@ from hnbayes.sampling.settings import KERNELS
 from hnbayes.sampling.signals import stop_requests
 from hnbayes.sampling.verdict import warn_about, warn_if_coarse
 
-Cores = int | Literal["auto"] | None
+
+class Spreader(Protocol):
+    """Another way to spread lots than over processes of this machine; see `hnbayes.distributed.Ranks`."""
+
+    def spread(
+        self,
+        plan: Plan,
+        U: Potential,
+        checkpoint: str | os.PathLike[str] | None,
+        every: float,
+        callbacks: Sequence[Callback],
+        progress: bool,
+    ) -> Draws:
+        """See `spread`."""
+
+    def resume(
+        self,
+        folder: Path,
+        U: Potential,
+        draws: int | None,
+        every: float,
+        callbacks: Sequence[Callback],
+        progress: bool,
+    ) -> Draws:
+        """See `resume_spread`."""
+
+
+Cores = int | Literal["auto"] | Spreader | None
 # What `cores="auto"` reckons with: the start of a worker, in seconds, and the operations of a kernel's step.
 START_SECONDS = 5.0
 KERNEL_NODES = 30
@@ -44,6 +71,8 @@ def check_cores(cores: Any) -> Cores:
         return None
     if isinstance(cores, str) and cores == "auto":
         return "auto"
+    if hasattr(cores, "spread") and not isinstance(cores, type):
+        return cast(Spreader, cores)
     if isinstance(cores, str):
         raise ValueError(f"cores must be a number of processes, 'auto' or None; received {describe(cores)}.")
     return check_count("cores", cores)
@@ -109,7 +138,7 @@ def _counted(U: Potential, position: Tensor, gradient: bool) -> tuple[int, float
 def spread(
     plan: Plan,
     U: Potential,
-    cores: int,
+    cores: int | Spreader,
     checkpoint: str | os.PathLike[str] | None,
     every: float,
     callbacks: Sequence[Callback],
@@ -126,6 +155,8 @@ def spread(
         callbacks: told, in this process, of every completed transition.
         progress: whether to show a progress bar.
     """
+    if not isinstance(cores, int):
+        return cores.spread(plan, U, checkpoint, every, callbacks, progress)
     content = pickled(U)
     if checkpoint is None:
         with tempfile.TemporaryDirectory(prefix="hnbayes-", ignore_cleanup_errors=True) as temporary:
@@ -151,15 +182,27 @@ def resume_spread(
     progress: bool,
 ) -> Draws:
     """Go on with a run of `spread`; see `resume_potential`."""
+    if cores is not None and not isinstance(cores, (int, str)):
+        return cores.resume(folder, U, draws, every, callbacks, progress)
     with contextlib.ExitStack() as held:
         held.callback(lock(folder))
         plan = Plan.read(folder)
         content = pickled(U)
         cores = plan.cores if cores is None else usable_cpus() if cores == "auto" else cores
-        asked = int(gather(folder, plan).metadata["draws"])
-        if draws is not None and draws < asked:
-            raise ValueError(f"draws must be at least the {asked} that the run was asked for; received {draws}.")
-        return _worked(folder, plan, content, cores, every, draws or asked, callbacks, progress, kept=True)
+        draws = draws_in_all(folder, plan, draws)
+        return _worked(folder, plan, content, cores or 1, every, draws, callbacks, progress, kept=True)
+
+
+def draws_in_all(folder: Path, plan: Plan, draws: int | None) -> int:
+    """Transitions after warm-up that a run is to have when it is resumed.
+
+    Raises:
+        ValueError: if they are fewer than it was asked for.
+    """
+    asked = int(gather(folder, plan).metadata["draws"])
+    if draws is not None and draws < asked:
+        raise ValueError(f"draws must be at least the {asked} that the run was asked for; received {draws}.")
+    return draws or asked
 
 
 def _worked(

@@ -209,7 +209,8 @@ class DrawFiles:
         """All whole numbers, or records, of a file; to change them changes a copy in memory."""
         dtype = (self.dtype, self.record)[kind]
         path = self.paths[kind]
-        count = os.path.getsize(path) // dtype.itemsize
+        # A run that has just begun may have no files yet.
+        count = os.path.getsize(path) // dtype.itemsize if os.path.exists(path) else 0
         if count == 0:
             return np.empty(0, dtype)
         return np.asarray(np.memmap(path, dtype, "c", shape=(count,)))

@@ -6,10 +6,11 @@ import contextlib
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hnbayes._version import __version__
 from hnbayes.kernels.adaptation import Adaptation
@@ -173,9 +174,19 @@ class Run:
         return self.elapsed + time.monotonic() - self._began
 
 
+class Kept(Protocol):
+    """What holds the draws of a phase."""
+
+    def complete(self, kept: Host | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Positions (C, S, D) and statistics (C, S) of as many draws as every chain has."""
+
+    def ragged(self, kept: Host | None = None) -> tuple[Tensor, ...] | None:
+        """Every draw of each chain, if they have not equally many."""
+
+
 def draws_of(
-    recorder: Recorder | DrawFiles,
-    warmup_recorder: Recorder | DrawFiles | None,
+    recorder: Kept,
+    warmup_recorder: Kept | None,
     dropped: Collection[int],
     step_size: Host,
     inverse: Host,

@@ -9,6 +9,7 @@ stop. The draws of all lots go to the same files.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +57,7 @@ class Plan:
         compile: see `Potential`.
         spec: of the positions.
         cores: how many processes it was begun with.
+        shared: whether the draws of all lots go to the same files, as on one machine, or each lot's to its own folder.
     """
 
     positions: Tensor
@@ -67,14 +69,17 @@ class Plan:
     compile: CompileMode
     spec: ParamSpec | None
     cores: int
+    shared: bool = True
 
     @property
     def lots(self) -> tuple[Lot, ...]:
         """The chains of each lot."""
         return divide(len(self.positions))
 
-    def share(self, folder: Path, number: int) -> Share:
-        """The part of the run that a lot is."""
+    def share(self, folder: Path, number: int) -> Share | None:
+        """The part of the run that a lot is; None if it is kept as a run of its own."""
+        if not self.shared:
+            return None
         return Share(folder, len(self.positions), self.lots[number])
 
     def settings_of(self, lot: Lot) -> Settings:
@@ -88,10 +93,11 @@ class Plan:
         rows = self.metric if len(self.metric) < len(self.positions) else self.metric[list(lot)]
         return kind(vectors_like(self.positions), rows.copy())
 
-    def files(self, folder: Path, phase: str) -> DrawFiles:
-        """What reads the draws of all chains."""
+    def files(self, folder: Path, phase: str, lot: Lot | None = None) -> DrawFiles:
+        """What reads the draws of all chains, or of those of a lot that has files of its own."""
         chains, dimension = self.positions.shape
         dtype, stats = self.settings.storage_dtype, self.kernel.stats
+        chains = chains if lot is None else len(lot)
         return DrawFiles(str(folder), phase, chains, dimension, dtype, stats, writable=False)
 
     @property
@@ -101,7 +107,7 @@ class Plan:
 
     def write(self, folder: Path) -> None:
         """Write the plan, and empty files for the draws, to the folder of a run that is about to begin."""
-        for phase in self.phases:
+        for phase in self.phases if self.shared else ():
             for path in self.files(folder, phase).paths:
                 Path(path).write_bytes(b"")
         arrays: Arrays = {"positions": self.positions.detach().numpy(), "metric": self.metric}
@@ -114,6 +120,7 @@ class Plan:
             "step_size": self.step_size,
             "spec": None if self.spec is None else [self.spec.names, self.spec.shapes],
             "cores": self.cores,
+            "shared": self.shared,
         }
         write_arrays(folder / LOTS, arrays | ({} if self.structure is None else {"structure": self.structure}), record)
 
@@ -137,6 +144,7 @@ class Plan:
             compile=record["compile"],
             spec=None if record["spec"] is None else ParamSpec(*record["spec"]),
             cores=int(record["cores"]),
+            shared=bool(record["shared"]),
         )
 
 
@@ -145,10 +153,46 @@ def has_lots(folder: Path) -> bool:
     return (folder / LOTS).exists()
 
 
-def done_so_far(folder: Path, plan: Plan) -> int:
-    """Transitions of all chains together, as the newest checkpoints have them."""
+class _Joined:
+    """The draws of lots that have files of their own, as if they had the same."""
+
+    def __init__(self, files: Sequence[DrawFiles]) -> None:
+        self.files = files
+        self.counts = np.concatenate([file.counts for file in files])
+
+    def complete(self, kept: Host | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `DrawFiles`; the draws are copied."""
+        rows = (np.arange(len(self.counts)) if kept is None else kept).tolist()
+        shortest = int(self.counts[rows].min())
+        parts = [file.complete(np.array([chain])) for file in self.files for chain in range(file.chains)]
+        positions = torch.cat([parts[row][0][:, :shortest] for row in rows])
+        names = self.files[0].stats
+        return positions, {name: torch.cat([parts[row][1][name][:, :shortest] for row in rows]) for name in names}
+
+    def ragged(self, kept: Host | None = None) -> tuple[Tensor, ...] | None:
+        """See `DrawFiles`."""
+        rows = range(len(self.counts)) if kept is None else kept.tolist()
+        if len({int(self.counts[row]) for row in rows}) == 1:
+            return None
+        alone = [file.complete(np.array([chain]))[0][0] for file in self.files for chain in range(file.chains)]
+        return tuple(alone[row] for row in rows)
+
+
+def _files(folder: Path, plan: Plan, phase: str) -> DrawFiles | _Joined:
+    """What reads the draws of all chains so far."""
+    if plan.shared:
+        files = [plan.files(folder, phase)]
+    else:
+        files = [plan.files(folder / LOT.format(number), phase, lot) for number, lot in enumerate(plan.lots)]
+    for file in files:
+        file.count_stored()
+    return files[0] if plan.shared else _Joined(files)
+
+
+def done_so_far(folder: Path, plan: Plan, numbers: Iterable[int] | None = None) -> int:
+    """Transitions of the chains of some lots, or of all, as the newest checkpoints have them."""
     done = 0
-    for number in range(len(plan.lots)):
+    for number in range(len(plan.lots)) if numbers is None else numbers:
         path = folder / LOT.format(number)
         if numbers_of_checkpoints(path):
             done += int(RunFolder(path, "read").newest(lambda arrays, record: arrays["done"]).sum())
@@ -164,9 +208,7 @@ def gather(folder: Path, plan: Plan, lost: Lot = ()) -> Draws:
         lost: chains that are to be left out as if they had been dropped.
     """
     chains = len(plan.positions)
-    files = {phase: plan.files(folder, phase) for phase in plan.phases}
-    for file in files.values():
-        file.count_stored()
+    files = {phase: _files(folder, plan, phase) for phase in plan.phases}
     step_size = np.full(chains, np.nan)
     shape = (chains, *plan.metric.shape[1:])
     inverse = np.broadcast_to(plan.metric, shape).astype(np.float64)

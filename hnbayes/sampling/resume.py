@@ -20,7 +20,7 @@ from hnbayes.potentials.base import Potential, as_potential, check_positions
 from hnbayes.sampling.arguments import check_callbacks, check_interval
 from hnbayes.sampling.beginning import assemble, first_state
 from hnbayes.sampling.callbacks import Callback
-from hnbayes.sampling.cores import check_cores, resume_spread
+from hnbayes.sampling.cores import Spreader, check_cores, resume_spread
 from hnbayes.sampling.draw_files import DrawFiles
 from hnbayes.sampling.draws import Draws
 from hnbayes.sampling.engine import Run, draws_of, metadata_of
@@ -42,7 +42,7 @@ def resume_potential(
     checkpoint_every: float = 60.0,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
-    cores: int | Literal["auto"] | None = None,
+    cores: int | Literal["auto"] | Spreader | None = None,
 ) -> Draws:
     """Go on with a run of `sample_potential(..., checkpoint=folder)`, bit for bit as if it had not been stopped.
 

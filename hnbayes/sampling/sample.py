@@ -27,7 +27,7 @@ from hnbayes.sampling.arguments import (
 )
 from hnbayes.sampling.beginning import begin
 from hnbayes.sampling.callbacks import Callback
-from hnbayes.sampling.cores import automatic, check_cores, spread, why_not
+from hnbayes.sampling.cores import Spreader, automatic, check_cores, spread, why_not
 from hnbayes.sampling.draws import Draws
 from hnbayes.sampling.isolation import Isolated, without_bad_starts
 from hnbayes.sampling.lots import Plan
@@ -60,7 +60,7 @@ def sample_potential(
     checkpoint_every: float = 60.0,
     storage_dtype: torch.dtype | None = None,
     on_error: Literal["raise", "drop"] = "raise",
-    cores: int | Literal["auto"] | None = None,
+    cores: int | Literal["auto"] | Spreader | None = None,
 ) -> Draws:
     """Sample exp(-U) with several chains at once.
 
@@ -101,7 +101,8 @@ def sample_potential(
         storage_dtype: torch.float32 or torch.float64, of draws in files; None keeps that of the positions.
         cores: None samples all chains in one batch, in this process. A number spreads them over at most so many worker
             processes, whose start takes seconds; draws are the same, bit for bit, whatever the number, and differ from
-            those of None by rounding. "auto" spreads where an estimate says that it pays. See docs/workers.md.
+            those of None by rounding. "auto" spreads where an estimate says that it pays. A
+            `hnbayes.distributed.Ranks` spreads over machines. See docs/workers.md.
 
     Returns:
         The draws, their statistics, and the adapted step sizes and metrics.
@@ -132,7 +133,7 @@ def sample_potential(
     never_begun: tuple[int, ...] = ()
     shared = U  # what workers are sent
     reason = why_not(transition, positions, adaptation == "pooled")
-    if reason is not None and isinstance(cores, int):
+    if reason is not None and cores not in (None, "auto"):
         raise ValueError(f"cores needs {reason}. Leave cores out.")
     if on_error == "drop":
         U = Isolated(U)
@@ -160,7 +161,8 @@ def sample_potential(
     if cores is not None:
         every = check_interval(checkpoint_every)
         start = metric_at_start.host_inverse()
-        plan = Plan(positions, start, structure, step_size, settings, transition, shared.compile, shared.spec, cores)
+        count = cores if isinstance(cores, int) else 0
+        plan = Plan(positions, start, structure, step_size, settings, transition, shared.compile, shared.spec, count)
         return spread(plan, shared, cores, checkpoint, every, callbacks, progress)
     if checkpoint is None:
         return begin(U, transition, positions, settings, step_size, metric_at_start, structure).go(callbacks, progress)

@@ -1,7 +1,7 @@
 """A worker: the process that samples some lots of a run. Started by `crew.py`.
 
-It has one thread for numbers, so that rounding doesn't depend on how many workers there are. Its lots take turns, one
-evaluation each. It ends at once when the process that started it is gone.
+It has one thread for numbers, so that rounding doesn't depend on how many workers there are. It ends at once when the
+process that started it is gone.
 """
 
 from __future__ import annotations
@@ -21,22 +21,14 @@ from typing import IO, Any
 import numpy as np
 import torch
 
-from hnbayes.potentials.base import Potential
-from hnbayes.sampling.beginning import begin
-from hnbayes.sampling.callbacks import Event, StopSampling
-from hnbayes.sampling.engine import Run
-from hnbayes.sampling.isolation import Isolated
-from hnbayes.sampling.loop import Stepper
-from hnbayes.sampling.lots import LOT, Lot, Plan
-from hnbayes.sampling.resume import run_of
-from hnbayes.sampling.run_folder import HeldError, RunFolder, numbers_of_checkpoints, read_start
+from hnbayes.sampling.callbacks import Event
+from hnbayes.sampling.lots import Lot, Plan
+from hnbayes.sampling.shift import Shift
 from hnbayes.sampling.signals import StopRequest, stop_requests
 from hnbayes.sampling.wire import receive, send
 
 # Seconds between reports of what was completed.
 REPORT_EVERY = 0.1
-# Seconds that the workers of a run that was killed are given to notice it.
-PATIENCE = 15.0
 
 
 def main() -> None:
@@ -68,7 +60,7 @@ class _Work:
     def __init__(self, order: dict[str, Any], outlet: IO[bytes], request: StopRequest) -> None:
         self.order, self.outlet, self.request = order, outlet, request
         self.folder = Path(order["folder"])
-        self.chains: Lot = ()
+        self.shift: Shift | None = None
 
     def do(self) -> None:
         """Sample; an error is told with the chains that it comes from, when all others are safe."""
@@ -78,7 +70,10 @@ class _Work:
                 warnings.showwarning = self._warn  # type: ignore[assignment]
                 self._sample(held)
         except Exception as error:
-            send(self.outlet, ("error", _portable(error), self.chains, traceback.format_exc()))
+            send(
+                self.outlet,
+                ("error", _portable(error), self.shift.chains if self.shift else (), traceback.format_exc()),
+            )
         else:
             send(self.outlet, ("done", self.request.signal))
 
@@ -86,90 +81,17 @@ class _Work:
         send(self.outlet, ("warning", str(message), category if category.__module__ != "__main__" else UserWarning))
 
     def _sample(self, held: contextlib.ExitStack) -> None:
-        torch.set_default_dtype(self.order["default_dtype"])
-        plan = Plan.read(self.folder)
-        self.chains = tuple(chain for number in self.order["lots"] for chain in plan.lots[number])
-        U: Potential = pickle.loads(self.order["potential"])
-        if len(plan.lots[0]) == 1:
-            # All lots share a graph, which must not depend on which of them this process has.
-            first = plan.positions[:1]
-            if plan.kernel.uses_gradient:
-                U.prepare(first, plan.settings.evaluations)
-            else:
-                U.value(first)
-        runs = []
-        for number in self.order["lots"]:
-            self.chains = plan.lots[number]
-            runs.append((self.chains, self._open(plan, number, U, held)))
-        self._take_turns(runs)
-
-    def _open(self, plan: Plan, number: int, U: Potential, held: contextlib.ExitStack) -> Run:
-        """A lot at its begin, or where its newest checkpoint is."""
-        lot, path, share = plan.lots[number], self.folder / LOT.format(number), plan.share(self.folder, number)
-        if len(lot) > 1:
-            U = U.without_graphs()
-        if plan.settings.on_error == "drop":
-            U = Isolated(U)
-        if numbers_of_checkpoints(path):
-            folder = held.enter_context(_patiently(lambda: RunFolder(path, "resume", share)))
-            start, record = read_start(path)
-            run = run_of(folder, start, record, U)
-            run.progress.numbers = lot
-            folder.newest(run.restore)
-        else:
-            folder = held.enter_context(_patiently(lambda: RunFolder(path, "create", share)))
-            positions, metric = plan.positions[list(lot)], plan.metric_of(lot)
-            settings = plan.settings_of(lot)
-            run = begin(U, plan.kernel, positions, settings, plan.step_size, metric, plan.structure, folder)
-            run.progress.numbers = lot
-        return run
-
-    def _take_turns(self, runs: list[tuple[Lot, Run]]) -> None:
-        every = float(self.order["every"])
-        report = _Report(self.outlet, self.order["events"])
-        going_on: list[tuple[Lot, Run, Stepper]] = [
-            (lot, run, run.stepper(report.of(lot), self.request, every)) for lot, run in runs
-        ]
+        order = self.order
+        torch.set_default_dtype(order["default_dtype"])
+        self.shift = Shift(self.folder, Plan.read(self.folder), order["lots"], self.request)
+        report = _Report(self.outlet, order["events"])
         try:
-            while going_on:
-                for entry in tuple(going_on):
-                    lot, run, stepper = entry
-                    self.chains = lot
-                    if self._step(run, stepper):
-                        continue
-                    going_on.remove(entry)
-                    target = self.order["draws"]
-                    if target is not None and target > run.draws and not self.request.signal:
-                        run.add_draws(target)
-                        run.save()
-                        going_on.append((lot, run, run.stepper(report.of(lot), self.request, every)))
-        except Exception:
-            # The chain that has raised it is where it was; the others go on from here.
-            for lot, run, _ in going_on:
-                if lot != self.chains:
-                    run.save()
-            raise
+            self.shift.open(pickle.loads(order["potential"]), held)
+            self.shift.work(float(order["every"]), order["draws"], report.of)
         finally:
             report.send()
-
-    def _step(self, run: Run, stepper: Stepper) -> bool:
-        """One evaluation of a lot; says whether it goes on."""
-        try:
-            if not stepper.ended:
-                stepper.step()
-        except StopSampling:
-            stepper.cut_short(torn=False)
-            run.save()
-            return False
-        except Exception as error:
-            if len(run.progress.dropped) < len(run.progress.done):
-                raise
-            # All chains of the lot were dropped; it is the run's end only if all others are.
-            stepper.leave()
+        for error in self.shift.dropped:
             send(self.outlet, ("lot dropped", _portable(error)))
-        if stepper.ended:
-            run.save()
-        return not stepper.ended
 
 
 class _Report:
@@ -205,18 +127,6 @@ class _Report:
             send(self.outlet, ("events", self.kept))
         self.kept = []
         self._due = time.monotonic() + REPORT_EVERY
-
-
-def _patiently(take: Callable[[], RunFolder]) -> RunFolder:
-    """A folder, as soon as a worker that is about to end has let go of it."""
-    last = time.monotonic() + PATIENCE
-    while True:
-        try:
-            return take()
-        except HeldError:
-            if time.monotonic() > last:
-                raise
-            time.sleep(0.05)
 
 
 def _portable(error: Exception) -> bytes | tuple[str, str]:
