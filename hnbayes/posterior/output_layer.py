@@ -24,6 +24,7 @@ from torch.func import functional_call, vmap
 
 from hnbayes._checks import describe
 from hnbayes.likelihoods import Gaussian
+from hnbayes.params import ParamSpec
 from hnbayes.posterior.coordinates import gaussian_moments
 from hnbayes.posterior.model import Model
 from hnbayes.potentials.base import CompileMode, Potential
@@ -87,8 +88,19 @@ class WhitenedOutput:
             at = model.spec.indices(name)
             self._mask[at.start : at.stop] = 0.0
 
-    def potential(self, compile: CompileMode = "auto") -> Potential:
-        """U, the negative log density of data and position on these axes, normalised."""
+    @property
+    def spec(self) -> ParamSpec:
+        """What a position is made of, with other names for what isn't the model's: files of draws are to tell."""
+        mine = {self.weight: f"whitened.{self.weight}", self.bias: f"whitened.{self.bias}"}
+        return ParamSpec(tuple(mine.get(name, name) for name in self.model.spec.names), self.model.spec.shapes)
+
+    def potential(self, compile: CompileMode = "auto", stored: bool = False) -> Potential:
+        """U, the negative log density of data and position on these axes, normalised.
+
+        Args:
+            compile: see `Potential`.
+            stored: whether positions go to files as they are, so that their names must be `spec`'s.
+        """
         model, count = self.model, self.y.numel()
         log_scales = self.scales.log().sum()
 
@@ -106,7 +118,7 @@ class WhitenedOutput:
             )
             return -(log_prior + log_marginal.to(z.dtype) - 0.5 * epsilon)
 
-        return Potential(U, spec=model.spec, compile=compile)
+        return Potential(U, spec=self.spec if stored else model.spec, compile=compile)
 
     @torch.no_grad()
     def to_weights(self, z: Tensor) -> Tensor:
@@ -136,6 +148,7 @@ class WhitenedOutput:
         ragged = draws.ragged_positions
         return dataclasses.replace(
             draws,
+            spec=self.model.spec,
             positions=positions,
             stats=stats,
             warmup_positions=warmup_positions,
