@@ -221,13 +221,13 @@ class Crew:
             with contextlib.suppress(ValueError):
                 how = f"was killed by {signal.Signals(-code).name}"
             how += " (by the system, perhaps, for want of memory)" if code == -9 else ""
-        chains = ", ".join(map(str, self.chains[worker]))
+        chains = _named(self.chains[worker])
         if tolerant and self.busy and not self.stopping:
-            warn(f"the process of chains {chains} {how}; they were dropped. The other chains go on.")
+            warn(f"the process of {chains} {how}; they were dropped. The other chains go on.")
             outcome.lost = (*outcome.lost, *self.chains[worker])
             return
         outcome.error = outcome.error or WorkerDiedError(
-            f"the process of chains {chains} {how}, so the run has ended. The draws so far, of all chains, are this "
+            f"the process of {chains} {how}, so the run has ended. The draws so far, of all chains, are this "
             "error's attribute `draws`; a run with a checkpoint folder can be resumed."
         )
         self.stop()
@@ -267,7 +267,11 @@ def _revived(error: bytes | tuple[str, str], chains: Lot, where: str) -> BaseExc
     else:
         found = RuntimeError(f"a worker raised {error[0]}: {error[1]}")
     if chains and type(found) in (ValueError, TypeError, RuntimeError):
-        numbers = ", ".join(map(str, chains))
-        found = type(found)(f"{found} (In the process of chains {numbers}, which counts these from 0.)")
+        found = type(found)(f"{found} (In the process of {_named(chains)}, which counts from 0.)")
     found.__cause__ = InWorkerError(where)
     return found
+
+
+def _named(chains: Lot) -> str:
+    """Some chains, for messages."""
+    return f"chain{'s' if len(chains) > 1 else ''} {', '.join(map(str, chains))}"

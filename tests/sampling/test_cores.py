@@ -126,7 +126,7 @@ def test_stopped_and_resumed_by_another_number_of_processes(tmp_path):
         resume(tmp_path, draws=20)
     with pytest.raises(ValueError, match="holds one"):
         sample(checkpoint=tmp_path)
-    with pytest.raises(ValueError, match=r"U is off by.*process of chains"):
+    with pytest.raises(ValueError, match=r"U is off by.*process of chain"):
         resume(tmp_path, lambda q: BENT.potential(q) + 1e-3)
 
 
@@ -183,9 +183,7 @@ def flag(tmp_path):
 
 def test_a_process_that_is_killed(flag, tmp_path):
     U, run = failing(flag, "killed"), tmp_path / "run"
-    with pytest.raises(
-        WorkerDiedError, match=r"process of chains? .* was killed by SIGKILL .*want of memory"
-    ) as caught:
+    with pytest.raises(WorkerDiedError, match=r"process of chain \d was killed by SIGKILL .*want of memory") as caught:
         sample_potential(U, FAILING_START, cores=3, checkpoint=run, checkpoint_every=0.05, **FIXED)
     found = caught.value.draws
     lengths = [len(rows) for rows in found.ragged_positions or found.positions]
