@@ -13,6 +13,7 @@ import warnings
 
 import torch
 
+import hnbayes
 from hnbayes.sampling import resume_potential, sample_potential
 
 DIMENSION = 5
@@ -37,18 +38,35 @@ def slowly(event):
     time.sleep(0.002)
 
 
-def sample(kernel, chains, **more):
+def sample(kernel, chains, potential=potential, **more):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return sample_potential(potential, starts(chains), **options(kernel), **more)
 
 
+class Slow(hnbayes.Potential):
+    """The potential, slow enough to be hit in worker processes, which callbacks don't slow down."""
+
+    def __init__(self):
+        super().__init__(potential)
+
+    def value_and_grad(self, positions):
+        time.sleep(0.001)
+        return super().value_and_grad(positions)
+
+    def value(self, positions):
+        time.sleep(0.01)
+        return super().value(positions)
+
+
 def child(case):
-    folder, callbacks = case["folder"], [slowly]
+    folder, cores = case["folder"], case["cores"]
+    U = potential if cores is None else Slow()
+    options = {"checkpoint_every": 0.01, "cores": cores, "callbacks": [slowly] if cores is None else []}
     if case["resume"]:
-        result = resume_potential(folder, potential, progress=False, callbacks=callbacks, checkpoint_every=0.01)
+        result = resume_potential(folder, U, progress=False, **options)
     else:
-        result = sample(case["kernel"], case["chains"], checkpoint=folder, callbacks=callbacks, checkpoint_every=0.01)
+        result = sample(case["kernel"], case["chains"], U, checkpoint=folder, **options)
     print(json.dumps({"draws": result.num_draws, **result.metadata}), flush=True)
 
 

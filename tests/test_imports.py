@@ -26,6 +26,7 @@ ALLOWED = {
     "diagnostics": {"inference_data"},
     "sampling": {"_checks", "_files", "_version", "params", "rng", "potentials", "kernels", "inference_data"}
     | {"diagnostics"},
+    "distributed": {"_checks", "params", "potentials", "sampling"},
     "laplace": {"_checks", "params", "rng"},
     "likelihoods": {"_checks", "_distributions"},
     "priors": {"_checks", "_distributions", "params", "rng", "laplace", "potentials"},

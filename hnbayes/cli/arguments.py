@@ -93,6 +93,9 @@ def _sample(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-
     run.add_argument("--max-tree-depth", type=_count(1), default=8, metavar="N", help="of NUTS (8)")
     run.add_argument("--target-accept", type=_share, default=0.8, metavar="P", help="acceptance to adapt to (0.8)")
     run.add_argument("--seed", type=_count(0), default=0, metavar="N", help="of split, starts and chains (0)")
+    run.add_argument(
+        "--cores", type=_cores, metavar="N", help="processes that share the chains, or auto (one, all in one batch)"
+    )
     run.add_argument("--checkpoint", type=Path, metavar="DIR", help="folder in which the run can be resumed")
     run.add_argument(
         "--checkpoint-every", type=_seconds, default=60.0, metavar="S", help="seconds between checkpoints (60)"
@@ -176,6 +179,12 @@ def _count(minimum: int) -> type[int]:
         return value
 
     return count  # type: ignore[return-value]
+
+
+def _cores(text: str) -> int | str:
+    if text == "auto":
+        return text
+    return _count(1)(text)
 
 
 def _seconds(text: str) -> float:

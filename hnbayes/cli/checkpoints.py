@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 RECIPE = "run.recipe"
 # Options that go with --resume; all others are those of the run.
-FREE = frozenset({"command", "resume", "draws", "out", "quiet", "json", "checkpoint_every"})
+FREE = frozenset({"command", "resume", "draws", "out", "quiet", "json", "checkpoint_every", "cores"})
 
 
 def prepare(folder: Path, recipe: Recipe, X: NDArray[Any], y: NDArray[Any]) -> None:

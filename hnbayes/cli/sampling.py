@@ -105,6 +105,7 @@ def _resumed(args: argparse.Namespace) -> tuple[Run, int]:
     check_options(args, parser().parse_args(["sample", "--resume", str(args.resume)]))
     recipe, X, y = read_recipe(args.resume)
     options = {"draws": args.draws, "checkpoint_every": args.checkpoint_every, "progress": _shows_progress(args)}
+    options["cores"] = args.cores
     with quietly():
         try:
             posterior = resume(args.resume, recipe.network(), **options)
@@ -167,6 +168,7 @@ def _sample(args: argparse.Namespace, recipe: Recipe, X: Any, y: Any) -> Any:
                 draws=args.draws or DRAWS,
                 seed=args.seed,
                 progress=_shows_progress(args),
+                cores=args.cores,
                 **options,
             )
         except ValueError as error:

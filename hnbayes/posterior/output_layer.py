@@ -31,6 +31,7 @@ from torch.func import functional_call, vmap
 
 from hnbayes._checks import describe
 from hnbayes.likelihoods import Gaussian
+from hnbayes.params import ParamSpec
 from hnbayes.posterior.coordinates import gaussian_moments
 from hnbayes.posterior.model import Model
 from hnbayes.potentials.base import CompileMode, Potential
@@ -96,8 +97,19 @@ class WhitenedOutput:
             at = model.spec.indices(name)
             self._mask[at.start : at.stop] = 0.0
 
-    def potential(self, compile: CompileMode = "auto") -> Potential:
-        """U, the negative log density of data and position on these axes, normalised."""
+    @property
+    def spec(self) -> ParamSpec:
+        """What a position is made of, with other names for what isn't the model's: files of draws are to tell."""
+        mine = {self.weight: f"whitened.{self.weight}", self.bias: f"whitened.{self.bias}"}
+        return ParamSpec(tuple(mine.get(name, name) for name in self.model.spec.names), self.model.spec.shapes)
+
+    def potential(self, compile: CompileMode = "auto", stored: bool = False) -> Potential:
+        """U, the negative log density of data and position on these axes, normalised.
+
+        Args:
+            compile: see `Potential`.
+            stored: whether positions go to files as they are, so that their names must be `spec`'s.
+        """
         model = self.model
         constant = float(self.scales.log().sum()) - 0.5 * self.y.numel() * LOG_2PI
 
@@ -108,7 +120,7 @@ class WhitenedOutput:
             log_marginal = self._log_marginal(self._parts(z))
             return -(log_prior + (log_marginal + constant).to(z.dtype) - 0.5 * epsilon)
 
-        return Potential(U, spec=model.spec, compile=compile)
+        return Potential(U, spec=self.spec if stored else model.spec, compile=compile)
 
     def _log_marginal(self, parts: _Parts) -> Tensor:
         """The logarithm of the density of the data given features and noise, and of the map to epsilon's axes.
@@ -167,6 +179,7 @@ class WhitenedOutput:
         ragged = draws.ragged_positions
         return dataclasses.replace(
             draws,
+            spec=self.model.spec,
             positions=positions,
             stats=stats,
             warmup_positions=warmup_positions,

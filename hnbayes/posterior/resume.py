@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,21 +13,23 @@ from torch import Tensor, nn
 from hnbayes._checks import describe
 from hnbayes.posterior.model import Model
 from hnbayes.posterior.model_record import model_from_record, model_to_record
+from hnbayes.posterior.output_layer import WhitenedOutput
 from hnbayes.posterior.posterior import Posterior
 from hnbayes.potentials.base import Potential
 from hnbayes.sampling import Draws, resume_potential
 from hnbayes.sampling.array_file import read_arrays, write_arrays
 from hnbayes.sampling.callbacks import Callback
+from hnbayes.sampling.cores import Spreader
 from hnbayes.sampling.run_folder import folder_of
 
 MODEL = "run.model"
 
 
-def write_model(folder: Path, model: Model, X: Tensor, y: Tensor) -> None:
+def write_model(folder: Path, model: Model, X: Tensor, y: Tensor, output_layer: str) -> None:
     """Write data and model to a run's folder, so that the network is all that is needed to go on."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {name: values.detach().cpu().numpy() for name, values in (("X", X), ("y", y))}
-    write_arrays(folder / MODEL, arrays, model_to_record(model))
+    write_arrays(folder / MODEL, arrays, {**model_to_record(model), "output_layer": output_layer})
 
 
 def resume(
@@ -42,6 +44,7 @@ def resume(
     checkpoint_every: float = 60.0,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
+    cores: int | Literal["auto"] | Spreader | None = None,
 ) -> Posterior | Draws:
     """Go on with a run that `sample` or `sample_potential` wrote checkpoints of, bit for bit.
 
@@ -56,6 +59,8 @@ def resume(
         checkpoint_every: seconds between checkpoints.
         progress: show a progress bar.
         callbacks: functions of an `Event`.
+        cores: for a run that was begun with `cores`: how many processes take it on; None is as many as then. The draws
+            don't depend on it.
 
     Returns:
         A `Posterior` of a network, `Draws` of a potential: those before the stop and those after.
@@ -67,7 +72,7 @@ def resume(
     """
     given = {"X": X, "y": y, "likelihood": likelihood, "prior": prior}
     options: dict[str, Any] = {"draws": draws, "checkpoint_every": checkpoint_every, "progress": progress}
-    options["callbacks"] = callbacks
+    options |= {"callbacks": callbacks, "cores": cores}
     path = folder_of(folder)
     if not isinstance(model, nn.Module):
         if named := [name for name, value in given.items() if value is not None]:
@@ -85,13 +90,19 @@ def resume(
     inputs, data = inputs.to(made.like.device), data.to(made.like.device)
     if X is not None or y is not None:
         _compare_data(path, made, (inputs, data), X, y)
+    whitened = WhitenedOutput(made, inputs, data) if record.get("output_layer") == "whitened" else None
+    U = made.potential(inputs, data) if whitened is None else whitened.potential(stored=True)
+
+    def posterior(reached: Draws) -> Posterior:
+        return Posterior(made, reached if whitened is None else whitened.draws(reached), inputs, data)
+
     try:
-        result = resume_potential(path, made.potential(inputs, data), **options)
+        result = resume_potential(path, U, **options)
     except Exception as error:
         if hasattr(error, "draws"):
-            error.posterior = Posterior(made, error.draws, inputs, data)  # type: ignore[attr-defined]
+            error.posterior = posterior(error.draws)  # type: ignore[attr-defined]
         raise
-    return Posterior(made, result, inputs, data)
+    return posterior(result)
 
 
 def _compare_data(path: Path, model: Model, stored: tuple[Tensor, Tensor], X: Any, y: Any) -> None:

@@ -75,13 +75,13 @@ def sample(
         output_layer: "weights" samples it as the rest; "whitened" on axes where it is standard normal given the rest,
             for regressions with little noise, where "weights" takes very long trajectories. The posterior is the same,
             a step costs more. It needs an `nn.Sequential` that ends in an `nn.Linear`, `Gaussian` noise of one scale,
-            and independent normal priors of mean 0 on the output layer, and goes without `checkpoint`. Step sizes,
-            metrics and what callbacks see are then those of these axes; see `hnbayes.posterior.output_layer`.
+            and independent normal priors of mean 0 on the output layer. Step sizes, metrics, and what callbacks and
+            `hnbayes.read_draws` see are then those of these axes; see `hnbayes.posterior.output_layer`.
         seed: a non-negative integer; None draws one from torch's global generator.
         compile: see `Potential`.
         **options: those of `sample_potential`: step_size, num_steps, target_accept, max_tree_depth, metric, thin,
             progress, save_warmup, callbacks, adapt_step_size, adaptation, chain_ids, checkpoint, checkpoint_every,
-            storage_dtype, on_error.
+            storage_dtype, on_error, cores.
 
     Returns:
         The posterior.
@@ -99,19 +99,15 @@ def sample(
     folder = None if options.get("checkpoint") is None else folder_of(options["checkpoint"])
     if folder is not None:
         refuse_run(folder)  # before what takes long
-        if output_layer == "whitened":
-            raise ValueError(
-                "checkpoint needs output_layer='weights': what is stored of a run are its own axes, from which "
-                "hnbayes.resume can't tell the weights; received output_layer='whitened'. Leave one of them out."
-            )
     model = Model(net, likelihood, prior, X)
     inputs, data = model.data(X, y)
     whitened = WhitenedOutput(model, inputs, data) if output_layer == "whitened" else None
-    U = model.potential(inputs, data, compile) if whitened is None else whitened.potential(compile)
+    stored = folder is not None
+    U = model.potential(inputs, data, compile) if whitened is None else whitened.potential(compile, stored)
     chain_ids = options.get("chain_ids") or range(chains)
     positions = starts(model, U, init, chain_ids, seed, map_steps, whitened)
     if folder is not None:
-        write_model(folder, model, inputs, data)
+        write_model(folder, model, inputs, data, output_layer)
     try:
         result = sample_potential(U, positions, kernel=kernel, warmup=warmup, draws=draws, seed=seed, **options)
     except Exception as error:

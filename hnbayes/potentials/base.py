@@ -106,6 +106,12 @@ class Potential:
         size = "" if self.spec is None else f", {self.spec.size} parameters"
         return f"Potential({name}{size})"
 
+    def without_graphs(self) -> Potential:
+        """A copy for another process, which captures graphs of its own."""
+        other = copy.copy(self)
+        other._evaluators, other._array_functions = {}, {}
+        return other
+
     def reset(self) -> None:
         """Forget captured and compiled graphs, so that the function is read again."""
         self._evaluators.clear()

@@ -18,7 +18,7 @@ from hnbayes.sampling.draws import Recorder
 from hnbayes.sampling.engine import Run
 from hnbayes.sampling.isolation import Isolated
 from hnbayes.sampling.loop import Progress
-from hnbayes.sampling.run_folder import RunFolder
+from hnbayes.sampling.run_folder import RunFolder, Share
 from hnbayes.sampling.settings import FORMAT, Settings, environment, kernel_to_record
 from hnbayes.sampling.verdict import warn_if_coarse
 
@@ -97,7 +97,17 @@ def assemble(
 
     def recorder(phase: str, draws: int) -> Recorder | DrawFiles:
         if folder is not None:
-            files = DrawFiles(str(folder.path), phase, chains, dimension, settings.storage_dtype, kernel.stats)
+            share = folder.share or Share(folder.path, chains, tuple(range(chains)))
+            members = None if folder.share is None else share.members
+            files = DrawFiles(
+                str(share.path),
+                phase,
+                share.chains,
+                dimension,
+                settings.storage_dtype,
+                kernel.stats,
+                members=members,
+            )
             folder.held.callback(files.close)
             return files
         return Recorder(chains, draws, dimension, state.positions_tensor().dtype, kernel.stats)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,10 +38,13 @@ class DrawFiles:
         dtype: of the positions in the file.
         stats: name -> NumPy dtype.
         writable: whether draws will be stored.
+        members: the chains that are stored by this object, M of the C, where several processes share the files, each
+            with chains of its own; None is all. What is stored, counted and checked are these, numbered from 0; what
+            is read are all chains.
 
     Attributes:
-        counts: draws of each chain, (C,).
-        checksums: CRC-32 of each chain's positions and of its statistics so far, (2, C).
+        counts: draws of each chain, (M,).
+        checksums: CRC-32 of each chain's positions and of its statistics so far, (2, M).
     """
 
     def __init__(
@@ -53,13 +56,16 @@ class DrawFiles:
         dtype: Any,
         stats: Mapping[str, Any],
         writable: bool = True,
+        members: Sequence[int] | None = None,
     ) -> None:
         self.paths = tuple(os.path.join(folder, f"{phase}.{kind}") for kind in ("positions", "stats"))
         self.chains, self.dimension, self.stats = chains, dimension, tuple(stats)
         self.dtype = np.dtype(dtype)
         self.record = np.dtype([(MARK, np.bool_), *stats.items()], align=True)
-        self.counts = np.zeros(chains, np.int64)
-        self.checksums = np.zeros((2, chains), np.uint32)
+        self.shared = members is not None
+        self.members = np.arange(chains) if members is None else np.array(members, np.int64)
+        self.counts = np.zeros(len(self.members), np.int64)
+        self.checksums = np.zeros((2, len(self.members)), np.uint32)
         self._sizes = (self.dtype.itemsize * dimension, self.record.itemsize)
         # Unbuffered: what is stored can be read, and outlives the process, at once.
         self._files = tuple(_opened(path) for path in self.paths) if writable else ()
@@ -75,7 +81,7 @@ class DrawFiles:
         for name in self.stats:
             records[name] = info[name]
         parts = (np.ascontiguousarray(positions, self.dtype), records)
-        slots = (self.counts[chains] * self.chains + chains).tolist()
+        slots = (self.counts[chains] * self.chains + self.members[chains]).tolist()
         for file, path, size, values in zip(self._files, self.paths, self._sizes, parts, strict=True):
             first = 0
             for last in range(1, len(slots) + 1):
@@ -121,36 +127,42 @@ class DrawFiles:
             DamagedFileError: if these draws aren't in the files as they were written.
         """
         self.check(counts, checksums)
-        file, path, size = self._files[1], self.paths[1], self._sizes[1]
-        stored = os.fstat(file.fileno()).st_size
-        rows = int(counts.max())
         # The files aren't cut: a reader may have mapped them. To take the marks away is enough.
-        for chain, count in enumerate(counts.tolist()):
-            for row in range(count, rows):
-                if (row * self.chains + chain) * size < stored:
-                    _write(file, path, (row * self.chains + chain) * size, np.zeros(1, self.record))
-        for begin in range(rows * self.chains * size, stored, BLOCK):
-            _write(file, path, begin, np.zeros(min(BLOCK, stored - begin), np.uint8))
+        self._unmark(counts)
         self.counts, self.checksums = counts.copy(), checksums.copy()
+
+    def _unmark(self, counts: Host) -> None:
+        """Take away the marks of all draws after the first ones of each chain."""
+        size = self._sizes[1]
+        marks = self._mapped(1)[MARK]
+        for chain, count in zip(self.members.tolist(), counts.tolist(), strict=True):
+            of_chain = marks[count * self.chains + chain :: self.chains]
+            for row in np.flatnonzero(of_chain).tolist():
+                slot = (count + row) * self.chains + chain
+                _write(self._files[1], self.paths[1], slot * size, np.zeros(1, self.record))
 
     def clear(self) -> None:
         """Begin anew, whatever is in the files."""
-        for file in self._files:
-            file.truncate(0)
+        if self.shared:
+            self._unmark(np.zeros_like(self.counts))
+        else:
+            for file in self._files:
+                file.truncate(0)
         self.counts[:] = 0
         self.checksums[:] = 0
 
     def check(self, counts: Host, checksums: Host) -> None:
         """Raise DamagedFileError unless the files hold these draws as they were written."""
         for path, size, expected in zip(self.paths, self._sizes, checksums, strict=True):
-            last = np.where(counts > 0, (counts - 1) * self.chains + np.arange(self.chains) + 1, 0).max()
+            last = np.where(counts > 0, (counts - 1) * self.chains + self.members + 1, 0).max()
             if os.path.getsize(path) < int(last) * size:
                 raise DamagedFileError(f"{path} is damaged: it is shorter than it was.")
-            found = _checksums(path, size, counts)
+            found = _checksums(path, size, counts, self.chains, self.members)
             if (found != expected).any():
                 chain = int(np.flatnonzero(found != expected)[0])
                 raise DamagedFileError(
-                    f"{path} is damaged: the {counts[chain]} draws of chain {chain} don't have the checksum they had."
+                    f"{path} is damaged: the {counts[chain]} draws of chain {self.members[chain]} don't have the "
+                    "checksum they had."
                 )
 
     def complete(self, kept: Host | None = None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -197,7 +209,8 @@ class DrawFiles:
         """All whole numbers, or records, of a file; to change them changes a copy in memory."""
         dtype = (self.dtype, self.record)[kind]
         path = self.paths[kind]
-        count = os.path.getsize(path) // dtype.itemsize
+        # A run that has just begun may have no files yet.
+        count = os.path.getsize(path) // dtype.itemsize if os.path.exists(path) else 0
         if count == 0:
             return np.empty(0, dtype)
         return np.asarray(np.memmap(path, dtype, "c", shape=(count,)))
@@ -207,18 +220,18 @@ def _opened(path: str) -> Any:
     return open(path, "r+b" if os.path.exists(path) else "x+b", buffering=0)
 
 
-def _checksums(path: str, size: int, counts: Host) -> Host:
-    """CRC-32 of each chain's first draws in a file, (C,), read block by block."""
+def _checksums(path: str, size: int, counts: Host, chains: int, members: Host) -> Host:
+    """CRC-32 of the first draws in a file of each member, (M,), read block by block."""
     found = [0] * len(counts)
-    rows = max(1, BLOCK // (size * len(counts)))
+    rows = max(1, BLOCK // (size * chains))
     with open(path, "rb") as file:
         for begin in range(0, int(counts.max()), rows):
-            content = file.read(rows * len(counts) * size)
+            content = file.read(rows * chains * size)
             # The last row may be there for some of the chains only.
-            content += bytes(-len(content) % (size * len(counts)))
-            block = np.frombuffer(content, np.uint8).reshape(-1, len(counts), size)
-            for chain, count in enumerate(counts.tolist()):
-                found[chain] = zlib.crc32(block[: max(count - begin, 0), chain].tobytes(), found[chain])
+            content += bytes(-len(content) % (size * chains))
+            block = np.frombuffer(content, np.uint8).reshape(-1, chains, size)
+            for place, (chain, count) in enumerate(zip(members.tolist(), counts.tolist(), strict=True)):
+                found[place] = zlib.crc32(block[: max(count - begin, 0), chain].tobytes(), found[place])
     return np.array(found, np.uint32)
 
 

@@ -6,10 +6,11 @@ import contextlib
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hnbayes._version import __version__
 from hnbayes.kernels.adaptation import Adaptation
@@ -21,7 +22,7 @@ from hnbayes.sampling.callbacks import Callback, ProgressBar, StopSampling
 from hnbayes.sampling.draw_files import DrawFiles
 from hnbayes.sampling.draws import Draws, Recorder
 from hnbayes.sampling.isolation import drop_failed
-from hnbayes.sampling.loop import Progress, go_on
+from hnbayes.sampling.loop import Progress, Stepper, go_on
 from hnbayes.sampling.run_folder import Arrays, RunFolder
 from hnbayes.sampling.settings import Settings
 from hnbayes.sampling.signals import StopRequest, stop_requests
@@ -75,19 +76,7 @@ class Run:
             bar = ProgressBar(total, initial=int(self.progress.done.sum()))
         try:
             with stop_requests() if self.folder else contextlib.nullcontext(StopRequest()) as request:
-                interrupted = go_on(
-                    self.kernel,
-                    self.progress,
-                    warmup=settings.warmup,
-                    draws=self.draws,
-                    thin=settings.thin,
-                    sink=self.recorder,
-                    warmup_sink=self.warmup_recorder,
-                    adaptation=self.adaptation if settings.warmup else None,
-                    callbacks=(*callbacks, bar) if bar else callbacks,
-                    check=drop_failed if settings.on_error == "drop" else None,
-                    watch=_Watch(self, request, every) if self.folder else None,
-                )
+                interrupted = go_on(self.stepper((*callbacks, bar) if bar else callbacks, request, every))
                 # An interrupt in the middle of an evaluation leaves nothing that could go on bit for bit.
                 if self.folder and not self.progress.torn:
                     self.save()
@@ -104,6 +93,29 @@ class Run:
             warn_if_coarse(result.stats["lp"].numpy(), self.progress.starts.dtype)
         warn_about(result)
         return result
+
+    def stepper(self, callbacks: Sequence[Callback], request: StopRequest, every: float) -> Stepper:
+        """What takes the run on, evaluation by evaluation.
+
+        Args:
+            callbacks: told of every completed transition.
+            request: looked at after every evaluation, if the run has a folder.
+            every: seconds between checkpoints.
+        """
+        settings = self.settings
+        return Stepper(
+            self.kernel,
+            self.progress,
+            warmup=settings.warmup,
+            draws=self.draws,
+            thin=settings.thin,
+            sink=self.recorder,
+            warmup_sink=self.warmup_recorder,
+            adaptation=self.adaptation if settings.warmup else None,
+            callbacks=callbacks,
+            check=drop_failed if settings.on_error == "drop" else None,
+            watch=_Watch(self, request, every) if self.folder else None,
+        )
 
     def add_draws(self, draws: int) -> None:
         """Ask a finished run for more draws, `draws` in all."""
@@ -162,9 +174,19 @@ class Run:
         return self.elapsed + time.monotonic() - self._began
 
 
+class Kept(Protocol):
+    """What holds the draws of a phase."""
+
+    def complete(self, kept: Host | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """Positions (C, S, D) and statistics (C, S) of as many draws as every chain has."""
+
+    def ragged(self, kept: Host | None = None) -> tuple[Tensor, ...] | None:
+        """Every draw of each chain, if they have not equally many."""
+
+
 def draws_of(
-    recorder: Recorder | DrawFiles,
-    warmup_recorder: Recorder | DrawFiles | None,
+    recorder: Kept,
+    warmup_recorder: Kept | None,
     dropped: Collection[int],
     step_size: Host,
     inverse: Host,

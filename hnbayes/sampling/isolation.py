@@ -176,9 +176,10 @@ def _report(progress: Progress, chain: int) -> None:
     final = progress.final
     position = final.vectors.to_host(final.position[chain : chain + 1])[0]
     warn(
-        f"chain {chain} was dropped after {progress.done[chain]} transitions: {progress.dropped[chain]} Its last "
-        f"state: U = {final.energy[chain]:.6g}, step size {final.step_size[chain]:.3g}, |q| = "
-        f"{np.linalg.norm(position):.4g}, q = ({first_numbers(position)}). The other chains go on."
+        f"chain {progress.number(chain)} was dropped after {progress.done[chain]} transitions: "
+        f"{progress.dropped[chain]} Its last state: U = {final.energy[chain]:.6g}, "
+        f"step size {final.step_size[chain]:.3g}, |q| = {np.linalg.norm(position):.4g}, "
+        f"q = ({first_numbers(position)}). The other chains go on."
     )
 
 

@@ -37,6 +37,7 @@ class Progress:
         starts: where the chains began, (C, D): what graphs are prepared with, so that a run that is resumed has those
             of the run that wasn't stopped.
         dropped: chains that go on no more, and why.
+        numbers: what messages call the chains; of a part of a run, their numbers in the run.
         torn: whether an interrupt came in the middle of an evaluation, after which nothing can go on bit for bit.
     """
 
@@ -47,6 +48,11 @@ class Progress:
     starts: Tensor
     dropped: dict[int, str] = field(default_factory=dict)
     torn: bool = False
+    numbers: Sequence[int] | None = None
+
+    def number(self, chain: int) -> int:
+        """What messages call a chain."""
+        return chain if self.numbers is None else self.numbers[chain]
 
     @classmethod
     def begin(cls, state: State) -> Progress:
@@ -105,7 +111,7 @@ def run(
         The state in which each chain ended, and whether the run was cut short (Ctrl-C or StopSampling).
     """
     progress = Progress.begin(state)
-    interrupted = go_on(
+    stepper = Stepper(
         kernel,
         progress,
         warmup=warmup,
@@ -116,24 +122,12 @@ def run(
         adaptation=adaptation,
         callbacks=callbacks,
     )
+    interrupted = go_on(stepper)
     return progress.final, interrupted
 
 
-def go_on(
-    kernel: Kernel,
-    progress: Progress,
-    *,
-    warmup: int,
-    draws: int,
-    sink: Sink,
-    thin: int = 1,
-    warmup_sink: Sink | None = None,
-    adaptation: Adaptation | None = None,
-    callbacks: Sequence[Callback] = (),
-    check: Callable[[Progress, int], bool] | None = None,
-    watch: Callable[[Progress], None] | None = None,
-) -> bool:
-    """`run` from any moment on.
+class Stepper:
+    """The loop's body: one evaluation of all chains of a run.
 
     Args:
         kernel: the Markov kernel.
@@ -147,47 +141,90 @@ def go_on(
         callbacks: told of every completed transition.
         check: called after every evaluation, before what was completed is stored; says whether it has dropped chains.
         watch: called after every evaluation, when what was completed is stored; may raise StopSampling.
-
-    Returns:
-        Whether the run was cut short.
     """
-    total = warmup + draws
-    done = progress.done
-    try:
-        while len(progress.chains):
-            state, finished = kernel.advance(progress.state)
-            progress.state = state
-            fewer = check is not None and check(progress, total)
-            stop = False
-            # Rows of chains that have ended run on until the batch shrinks.
-            live = None if finished is None else progress.going_on(total)[progress.chains[finished.rows]]
-            if finished is not None and live is not None and live.any():
-                rows, info = finished.rows, finished.info
-                if not live.all():
-                    rows, info = rows[live], {name: values[live] for name, values in info.items()}
-                ids = progress.chains[rows]
-                done[ids] += 1
-                positions = state.vectors.to_host(state.position[state.vectors.index(rows)])
-                _store(sink, warmup_sink, ids, done[ids], warmup, thin, positions, info)
-                warm = done[ids] <= warmup
-                if adaptation is not None and warm.any():
-                    adaptation.update(state, rows[warm], ids[warm], done[ids[warm]], info["acceptance_rate"][warm])
-                if callbacks:
-                    stop = _tell(callbacks, Event(ids, done[ids], warmup, total, positions, info))
-                ended = done[ids] >= total
-                if ended.any():
-                    progress.keep(ids[ended], rows[ended])
-                    fewer = True
-            if fewer:
-                _shrink(kernel, progress, progress.going_on(total))
-            if watch is not None:
-                watch(progress)
-            if stop:
-                raise StopSampling
-    except (KeyboardInterrupt, StopSampling) as error:
-        progress.torn = isinstance(error, KeyboardInterrupt)
-        going_on = np.flatnonzero(progress.going_on(total)[progress.chains])
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        progress: Progress,
+        *,
+        warmup: int,
+        draws: int,
+        sink: Sink,
+        thin: int = 1,
+        warmup_sink: Sink | None = None,
+        adaptation: Adaptation | None = None,
+        callbacks: Sequence[Callback] = (),
+        check: Callable[[Progress, int], bool] | None = None,
+        watch: Callable[[Progress], None] | None = None,
+    ) -> None:
+        self.kernel, self.progress, self.adaptation = kernel, progress, adaptation
+        self.warmup, self.total, self.thin = warmup, warmup + draws, thin
+        self.sink, self.warmup_sink = sink, warmup_sink
+        self.callbacks, self.check, self.watch = callbacks, check, watch
+
+    @property
+    def ended(self) -> bool:
+        """Whether no chain has transitions to complete."""
+        return not len(self.progress.chains)
+
+    def step(self) -> None:
+        """Evaluate once, and deal with what was completed by it.
+
+        Raises:
+            StopSampling: if a callback or the watch wants the run to stop.
+        """
+        progress, total = self.progress, self.total
+        done = progress.done
+        state, finished = self.kernel.advance(progress.state)
+        progress.state = state
+        fewer = self.check is not None and self.check(progress, total)
+        stop = False
+        # Rows of chains that have ended run on until the batch shrinks.
+        live = None if finished is None else progress.going_on(total)[progress.chains[finished.rows]]
+        if finished is not None and live is not None and live.any():
+            rows, info = finished.rows, finished.info
+            if not live.all():
+                rows, info = rows[live], {name: values[live] for name, values in info.items()}
+            ids = progress.chains[rows]
+            done[ids] += 1
+            positions = state.vectors.to_host(state.position[state.vectors.index(rows)])
+            _store(self.sink, self.warmup_sink, ids, done[ids], self.warmup, self.thin, positions, info)
+            warm = done[ids] <= self.warmup
+            if self.adaptation is not None and warm.any():
+                self.adaptation.update(state, rows[warm], ids[warm], done[ids[warm]], info["acceptance_rate"][warm])
+            if self.callbacks:
+                stop = _tell(self.callbacks, Event(ids, done[ids], self.warmup, total, positions, info))
+            ended = done[ids] >= total
+            if ended.any():
+                progress.keep(ids[ended], rows[ended])
+                fewer = True
+        if fewer:
+            _shrink(self.kernel, progress, progress.going_on(total))
+        if self.watch is not None:
+            self.watch(progress)
+        if stop:
+            raise StopSampling
+
+    def leave(self) -> None:
+        """Evaluate chains that have ended, or were dropped, no more."""
+        _shrink(self.kernel, self.progress, self.progress.going_on(self.total))
+
+    def cut_short(self, torn: bool) -> None:
+        """Leave each chain where it is; `torn` if an evaluation may not have been dealt with to its end."""
+        progress = self.progress
+        progress.torn = torn
+        going_on = np.flatnonzero(progress.going_on(self.total)[progress.chains])
         _write(progress.final, progress.chains[going_on], progress.state, going_on)
+
+
+def go_on(stepper: Stepper) -> bool:
+    """Step until all chains have ended, or somebody stops it; returns whether the run was cut short."""
+    try:
+        while not stepper.ended:
+            stepper.step()
+    except (KeyboardInterrupt, StopSampling) as error:
+        stepper.cut_short(torn=isinstance(error, KeyboardInterrupt))
         return True
     return False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,12 +20,15 @@ from hnbayes.potentials.base import Potential, as_potential, check_positions
 from hnbayes.sampling.arguments import check_callbacks, check_interval
 from hnbayes.sampling.beginning import assemble, first_state
 from hnbayes.sampling.callbacks import Callback
+from hnbayes.sampling.cores import Spreader, check_cores, resume_spread
 from hnbayes.sampling.draw_files import DrawFiles
 from hnbayes.sampling.draws import Draws
 from hnbayes.sampling.engine import Run, draws_of, metadata_of
 from hnbayes.sampling.isolation import Isolated
-from hnbayes.sampling.run_folder import Arrays, RunFolder, read_start
+from hnbayes.sampling.lots import Plan, gather, has_lots
+from hnbayes.sampling.run_folder import Arrays, RunFolder, folder_of, read_start
 from hnbayes.sampling.settings import FORMAT, Settings, environment, kernel_from_record
+from hnbayes.sampling.snapshot import adapted
 
 # Another machine or version rounds otherwise: so far may U and its gradient be off, relative to their largest.
 ROUNDING = {torch.float32: 1e-4, torch.float64: 1e-9}
@@ -39,6 +42,7 @@ def resume_potential(
     checkpoint_every: float = 60.0,
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
+    cores: int | Literal["auto"] | Spreader | None = None,
 ) -> Draws:
     """Go on with a run of `sample_potential(..., checkpoint=folder)`, bit for bit as if it had not been stopped.
 
@@ -52,6 +56,8 @@ def resume_potential(
         checkpoint_every: seconds between checkpoints.
         progress: show a progress bar.
         callbacks: functions of an `Event`.
+        cores: for a run that was begun with `cores`: how many processes take it on; None is as many as then. The draws
+            don't depend on it.
 
     Returns:
         All draws of the run, before and after.
@@ -65,10 +71,20 @@ def resume_potential(
     check_callbacks(callbacks)
     if draws is not None:
         draws = check_count("draws", draws)
+    cores = check_cores(cores)
+    if has_lots(path := folder_of(folder)):
+        plan = Plan.read(path)
+        U = as_potential(potential, compile=plan.compile)
+        return resume_spread(path, U, cores, draws, every, callbacks, progress)
+    if cores is not None:
+        raise ValueError(
+            f"cores must be None for a run that was begun without it, as that in {path}: its chains advance in one "
+            f"batch; received {cores}. Leave it out."
+        )
     with RunFolder(folder, "resume") as held:
         start, record = read_start(held.path)
         U = as_potential(potential, compile=record["compile"])
-        run = _run_of(held, start, record, U if record["settings"]["on_error"] == "raise" else Isolated(U))
+        run = run_of(held, start, record, U if record["settings"]["on_error"] == "raise" else Isolated(U))
         held.newest(run.restore)
         if draws is not None and draws < run.draws:
             raise ValueError(f"draws must be at least the {run.draws} that the run was asked for; received {draws}.")
@@ -91,6 +107,8 @@ def read_draws(folder: str | os.PathLike[str]) -> Draws:
     Raises:
         TypeError, ValueError: if the folder holds no run, or one that is damaged.
     """
+    if has_lots(path := folder_of(folder)):
+        return gather(path, Plan.read(path))
     held = RunFolder(folder, "read")
     start, record = read_start(held.path)
     settings, kernel = Settings.from_record(record["settings"]), kernel_from_record(record["kernel"])
@@ -103,10 +121,7 @@ def read_draws(folder: str | os.PathLike[str]) -> Draws:
         )
         files[phase].count_stored()
     arrays, newest = held.newest(lambda arrays, record: (arrays, record))
-    step_size, inverse = arrays["final.step_size"].copy(), arrays["final.metric"].copy()
-    step_size[arrays["chains"]] = arrays["batch.step_size"]
-    if len(inverse) == chains:
-        inverse[arrays["chains"]] = arrays["batch.metric"]
+    step_size, inverse = adapted(arrays)
     dropped = {int(chain): str(reason) for chain, reason in newest["dropped"]}
     draws = int(newest["draws"])
     missing = bool((arrays["done"] < settings.warmup + draws).any())
@@ -115,7 +130,7 @@ def read_draws(folder: str | os.PathLike[str]) -> Draws:
     return draws_of(files["draws"], files.get("warmup"), dropped, step_size, inverse, _spec_of(record), metadata)
 
 
-def _run_of(held: RunFolder, start: Arrays, record: dict[str, Any], U: Potential) -> Run:
+def run_of(held: RunFolder, start: Arrays, record: dict[str, Any], U: Potential) -> Run:
     """The run at its start, made again from what was written of it.
 
     Raises:

@@ -11,6 +11,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -24,6 +25,7 @@ if sys.platform != "win32":  # there a second process isn't noticed
 
 START = "run.start"
 CHECKPOINT = "checkpoint-{:08d}"
+LOTS = "run.lots"
 LOCK = "run.lock"
 KEPT = 2
 # How often a reader looks again for a checkpoint that was replaced while it looked.
@@ -32,11 +34,31 @@ Arrays = dict[str, Host]
 Found = TypeVar("Found")
 
 
+class HeldError(ValueError):
+    """Another process holds the folder of a run."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of a run that some of its chains are.
+
+    Attributes:
+        path: the folder with the draws of all chains.
+        chains: C, of the run.
+        members: numbers of the chains of this part.
+    """
+
+    path: Path
+    chains: int
+    members: tuple[int, ...]
+
+
 class RunFolder:
     """A run on the disk, held by this process alone until the block ends.
 
     Args:
         path: the folder.
+        share: where the draws go, of a part of a run; None is a run of its own.
         use: "create" for a new run, "resume" to go on with one, "read" to look at one that another may be writing.
 
     Raises:
@@ -44,8 +66,9 @@ class RunFolder:
         ValueError: if a run is there that shouldn't be, or isn't there that should, or another process holds it.
     """
 
-    def __init__(self, path: Any, use: Literal["create", "resume", "read"]) -> None:
+    def __init__(self, path: Any, use: Literal["create", "resume", "read"], share: Share | None = None) -> None:
         self.path = folder_of(path)
+        self.share = share
         self._good: list[int] = []
         # What ends with the block: the lock, and files of draws.
         self.held = contextlib.ExitStack()
@@ -55,7 +78,7 @@ class RunFolder:
         elif not numbers_of_checkpoints(self.path):
             raise ValueError(f"{self.path} must hold a run with a checkpoint; there is none. Sample anew.")
         if use != "read":
-            self.held.callback(_lock(self.path))
+            self.held.callback(lock(self.path))
 
     def __enter__(self) -> RunFolder:
         return self
@@ -111,7 +134,7 @@ class RunFolder:
 
 def refuse_run(path: Path) -> None:
     """Raise ValueError if a run is in a folder."""
-    if numbers_of_checkpoints(path):
+    if numbers_of_checkpoints(path) or (path / LOTS).exists():
         raise ValueError(
             f"checkpoint must be a folder without a run in it; {path} holds one. Go on with it by hnbayes.resume, or "
             "name another folder."
@@ -152,7 +175,7 @@ def read_start(path: Path) -> tuple[Arrays, dict[str, Any]]:
         raise ValueError(f"{path} must be the folder of a run; it holds no {START}. Check the path.") from None
 
 
-def _lock(folder: Path) -> Callable[[], None]:
+def lock(folder: Path) -> Callable[[], None]:
     """Lock a folder, as long as this process lives; returns what unlocks it."""
     if sys.platform == "win32":
         return lambda: None
@@ -161,7 +184,7 @@ def _lock(folder: Path) -> Callable[[], None]:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise ValueError(
+        raise HeldError(
             f"another process is sampling into {folder}. Wait for it, stop it, or name another folder."
         ) from None
     except OSError:  # a file system that has no locks

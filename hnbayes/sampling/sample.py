@@ -27,8 +27,10 @@ from hnbayes.sampling.arguments import (
 )
 from hnbayes.sampling.beginning import begin
 from hnbayes.sampling.callbacks import Callback
+from hnbayes.sampling.cores import Spreader, automatic, check_cores, spread, why_not
 from hnbayes.sampling.draws import Draws
 from hnbayes.sampling.isolation import Isolated, without_bad_starts
+from hnbayes.sampling.lots import Plan
 from hnbayes.sampling.run_folder import RunFolder
 from hnbayes.sampling.settings import Settings, kernel_to_record
 
@@ -58,6 +60,7 @@ def sample_potential(
     checkpoint_every: float = 60.0,
     storage_dtype: torch.dtype | None = None,
     on_error: Literal["raise", "drop"] = "raise",
+    cores: int | Literal["auto"] | Spreader | None = None,
 ) -> Draws:
     """Sample exp(-U) with several chains at once.
 
@@ -96,6 +99,10 @@ def sample_potential(
             ends the chain that it comes from, with a warning of its last state, and leaves it out of what is returned;
             so are chains that can't begin where they are to. The other chains have the draws they would have had.
         storage_dtype: torch.float32 or torch.float64, of draws in files; None keeps that of the positions.
+        cores: None samples all chains in one batch, in this process. A number spreads them over at most so many worker
+            processes, whose start takes seconds; draws are the same, bit for bit, whatever the number, and differ from
+            those of None by rounding. "auto" spreads where an estimate says that it pays. A
+            `hnbayes.distributed.Ranks` spreads over machines. See docs/workers.md.
 
     Returns:
         The draws, their statistics, and the adapted step sizes and metrics.
@@ -116,6 +123,7 @@ def sample_potential(
     elif not adapt_step_size:
         raise ValueError("adapt_step_size=False needs a step_size; received None.")
     check_callbacks(callbacks)
+    cores = check_cores(cores)
     U = as_potential(potential, compile=compile)
     check_positions(positions, U.spec, U.dtype)
     check_choice("on_error", on_error, ("raise", "drop"))
@@ -123,6 +131,10 @@ def sample_potential(
     structure = block_structure(metric, U.spec) if isinstance(metric, (list, tuple)) else None
     ids = list(numbers_of_chains(chain_ids, len(positions)))
     never_begun: tuple[int, ...] = ()
+    shared = U  # what workers are sent
+    reason = why_not(transition, positions, adaptation == "pooled")
+    if reason is not None and cores not in (None, "auto"):
+        raise ValueError(f"cores needs {reason}. Leave cores out.")
     if on_error == "drop":
         U = Isolated(U)
         positions, ids, never_begun = without_bad_starts(U, positions, ids, transition.uses_gradient)
@@ -143,6 +155,15 @@ def sample_potential(
         on_error=on_error,
         never_begun=never_begun,
     )
+    if cores == "auto":
+        evaluations = settings.evaluations
+        cores = automatic(shared, positions, evaluations, transition.uses_gradient) if reason is None else None
+    if cores is not None:
+        every = check_interval(checkpoint_every)
+        start = metric_at_start.host_inverse()
+        count = cores if isinstance(cores, int) else 0
+        plan = Plan(positions, start, structure, step_size, settings, transition, shared.compile, shared.spec, count)
+        return spread(plan, shared, cores, checkpoint, every, callbacks, progress)
     if checkpoint is None:
         return begin(U, transition, positions, settings, step_size, metric_at_start, structure).go(callbacks, progress)
     every = check_interval(checkpoint_every)

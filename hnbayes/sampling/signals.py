@@ -32,16 +32,21 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def stop_requests(sigterm: bool = True) -> Iterator[StopRequest]:
     """Collects signals during a block, where they would otherwise end the process.
 
     A program's own handlers stay, and so does everything in threads other than the main one, which Python doesn't
     deliver signals to.
+
+    Args:
+        sigterm: whether SIGTERM is among them.
     """
     request = StopRequest()
     replaced = {}
     if threading.current_thread() is threading.main_thread():
         usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+        if not sigterm:
+            del usual[signal.SIGTERM]
         for number, handler in usual.items():
             if signal.getsignal(number) == handler:
                 replaced[number] = signal.signal(number, request)

@@ -52,6 +52,15 @@ def take(progress: Progress, adaptation: Adaptation | None) -> tuple[Arrays, dic
     }
 
 
+def adapted(arrays: Arrays) -> tuple[Host, Host]:
+    """Step sizes (C,) and inverse mass matrices (C or 1, ...) of all chains at the moment of a snapshot."""
+    step_size, inverse = arrays["final.step_size"].copy(), arrays["final.metric"].copy()
+    step_size[arrays["chains"]] = arrays["batch.step_size"]
+    if len(inverse) == len(step_size):
+        inverse[arrays["chains"]] = arrays["batch.metric"]
+    return step_size, inverse
+
+
 def put_back(
     arrays: Arrays, record: dict[str, Any], kernel: Kernel, progress: Progress, adaptation: Adaptation | None
 ) -> None:

@@ -91,9 +91,9 @@ def warn_if_coarse(energy: Host, dtype: torch.dtype) -> bool:
     return True
 
 
-def warn(message: str) -> None:
+def warn(message: str, category: type[Warning] = SamplingWarning) -> None:
     """Warn at the line outside the package that asked for the run, however deep within it the cause is found."""
     frame, level = sys._getframe(1), 2
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("hnbayes."):
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, SamplingWarning, stacklevel=level)
+    warnings.warn(message, category, stacklevel=level)

@@ -71,6 +71,19 @@ def test_stopped_and_resumed(name, code, table, tmp_path, monkeypatch, capsys):
     assert positions(tmp_path / "more").shape[1] == 45
 
 
+def test_cores(table, tmp_path):
+    """Over two processes and over one; with a number that resuming doesn't take from the command that began."""
+    run = tmp_path / "run"
+    command = ["sample", str(table), "--target", "y", *SMALL]
+    assert main([*command, "--cores", "2", "--checkpoint", str(run)]) == 0
+    assert main([*command, "--cores", "1", "--out", str(tmp_path / "one")]) == 0
+    np.testing.assert_array_equal(positions(run), positions(tmp_path / "one"))
+    assert main(["sample", "--resume", str(run), "--cores", "1", "--out", str(tmp_path / "again"), "--quiet"]) == 0
+    np.testing.assert_array_equal(positions(tmp_path / "again"), positions(run))
+    with pytest.raises(SystemExit):
+        main([*command, "--cores", "0"])
+
+
 def test_what_cant_be_resumed(table, tmp_path, capsys):
     run = str(tmp_path / "run")
     assert main(["sample", str(table), "--target", "y", "--checkpoint", run, *SMALL]) == 0

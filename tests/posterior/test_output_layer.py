@@ -178,11 +178,3 @@ def test_models_of_another_kind_are_refused(net, options, error, message):
     y = torch.zeros(N, dtype=torch.long) if isinstance(likelihood, Categorical) else y
     with pytest.raises(error, match=message):
         hnbayes.sample(net, X, y, **{"output_layer": "whitened", "warmup": 1, "draws": 1, **options}, progress=False)
-
-
-def test_it_goes_without_checkpoints(tmp_path):
-    with pytest.raises(ValueError, match="checkpoint needs output_layer='weights'"):
-        hnbayes.sample(
-            PLAIN, torch.randn(N, 2), torch.randn(N, 1), output_layer="whitened", checkpoint=tmp_path / "run"
-        )
-    assert not (tmp_path / "run").exists()

@@ -67,6 +67,25 @@ def test_resumed_from_the_network_alone(options, tmp_path):
     assert longer.num_draws == 35
 
 
+@pytest.mark.parametrize("cores", [None, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_whitened_output_layer(cores, tmp_path):
+    """Draws of the weights, though the files hold those of other axes, and say so."""
+    options = {"output_layer": "whitened", "likelihood": likelihoods.Gaussian(scale=0.2), "cores": cores}
+    whole = sample(**options)
+    part = stopped(tmp_path, **options)
+    # Moving to the weights is done for another number of draws at once, which rounds otherwise.
+    torch.testing.assert_close(part.draws.positions, whole.draws.positions[:, : part.num_draws], rtol=1e-4, atol=1e-4)
+    resumed = resume(tmp_path)
+    assert torch.equal(resumed.draws.positions, whole.draws.positions)
+    assert resumed.draws.spec == whole.draws.spec
+    assert resumed.draws.metadata["output_layer"] == "whitened"
+    stored = hnbayes.read_draws(tmp_path)
+    assert "whitened.2.weight" in stored.params()
+    assert "2.weight" not in stored.params()
+    assert not torch.allclose(stored.params()["whitened.2.weight"], whole.draws.params()["2.weight"])
+    assert torch.equal(stored.params()["0.weight"], whole.draws.params()["0.weight"])
+
+
 def test_functions_are_given_again(tmp_path):
     def prior(w):
         return -0.5 * w.square().sum()

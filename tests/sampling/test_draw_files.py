@@ -142,21 +142,21 @@ def test_dtype_and_thinning_of_what_is_stored(tmp_path):
 
 FULL = """
 import resource, sys, torch, hnbayes
-folder, limit = sys.argv[1], int(sys.argv[2])
+folder, limit, dimension, draws = sys.argv[1], *map(int, sys.argv[2:])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 U = hnbayes.Potential(lambda q: 0.5 * q.square().sum())
-options = dict(kernel="metropolis", warmup=10, draws=2000, seed=1, progress=False, checkpoint_every=0.02)
+options = dict(kernel="metropolis", warmup=10, draws=draws, seed=1, progress=False, checkpoint_every=0.02)
 try:
-    hnbayes.sample_potential(U, torch.ones(2, 500), **options, checkpoint=folder)
+    hnbayes.sample_potential(U, torch.ones(2, dimension), **options, checkpoint=folder)
 except OSError as error:
     print(error.errno, error.draws.num_draws, error.draws.positions.double().sum().item(), error)
 """
 
 
-def full_disk(folder, limit):
+def full_disk(folder, limit, dimension=500, draws=2000):
     """Sample until the disk is full, look at what is there, then make room and go on."""
-    command = [sys.executable, "-W", "ignore", "-c", FULL, str(folder), str(limit)]
+    command = [sys.executable, "-W", "ignore", "-c", FULL, str(folder), *map(str, (limit, dimension, draws))]
     # Another number of threads would be told of where the run is resumed here.
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
@@ -201,6 +201,23 @@ def test_the_disk_is_full(small_disk):
     assert number == errno.ENOSPC
     subprocess.run(["mount", "-o", "remount,size=30m", str(small_disk)], check=True)
     check_whole(found, small_disk / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mounts a file system as Linux does")
+def test_a_disk_of_two_gigabytes_is_full(small_disk):
+    """Memory is its disk, so it takes 3 GB of that."""
+    subprocess.run(["mount", "-o", "remount,size=2g", str(small_disk)], check=True)
+    number, found = full_disk(small_disk / "run", 0, dimension=25_000, draws=11_000)
+    assert number == errno.ENOSPC
+    assert found.positions.numel() * 4 > 1.8e9
+    kept = found.positions[:, ::100].clone()
+    subprocess.run(["mount", "-o", "remount,size=3g", str(small_disk)], check=True)
+    U = hnbayes.Potential(lambda q: 0.5 * q.square().sum())
+    whole = resume_potential(small_disk / "run", U, progress=False)
+    assert whole.num_draws == 11_000
+    assert torch.equal(whole.positions[:, : found.num_draws : 100], kept)
+    assert torch.isfinite(whole.stats["lp"]).all()
 
 
 # Memory

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import pathlib
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -18,6 +14,7 @@ import numpy as np
 import pytest
 import stopped_runs
 import torch
+from nursery import Nursery
 from targets import banana
 from torch import nn
 
@@ -420,47 +417,6 @@ class Constant:
 
 
 # Processes that are killed
-
-
-class Nursery:
-    """Runs in processes that can be killed; see stopped_runs.py."""
-
-    def __init__(self):
-        here = pathlib.Path(__file__).parent.parent
-        environment = os.environ | {"PYTHONPATH": f"{here.parent}:{here}"}
-        self.process = subprocess.Popen(
-            [sys.executable, str(here / "stopped_runs.py")],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        assert self.read() == "ready"
-
-    def read(self):
-        return self.process.stdout.readline().strip()
-
-    def run(self, kernel, chains, folder, resume=False, after=None, sent=signal.SIGKILL):
-        """Run a case, and send it a signal after so many seconds. Returns exit code and what it has printed."""
-        case = {"kernel": kernel, "chains": chains, "folder": str(folder), "resume": resume}
-        self.process.stdin.write(json.dumps(case) + "\n")
-        self.process.stdin.flush()
-        pid = int(self.read())
-        timer = None
-        if after is not None:
-            timer = threading.Timer(after, lambda: os.kill(pid, sent))
-            timer.start()
-        lines = []
-        while not lines or "status" not in lines[-1]:
-            lines.append(json.loads(self.read()))
-        if timer is not None:
-            timer.cancel()
-        return lines[-1]["status"], lines[:-1]
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait(timeout=30)
-        self.process.stdout.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,238 @@
+"""Lots: what a run that is spread over processes is divided in.
+
+A lot is some of the run's chains, one chain for up to `MOST_LOTS` of them. It is evaluated in a batch of its own, by
+one thread, and has checkpoints of its own. How chains are divided follows from their number alone, so that a chain's
+draws are the same, bit for bit, whatever the number of processes that share the lots among them, before and after a
+stop. The draws of all lots go to the same files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hnbayes._version import __version__
+from hnbayes.kernels.arrays import Host, vectors_like
+from hnbayes.kernels.kernel import Kernel
+from hnbayes.kernels.metrics import DenseMetric, DiagonalMetric, Metric
+from hnbayes.params import ParamSpec
+from hnbayes.potentials.base import CompileMode
+from hnbayes.sampling.array_file import read_arrays, write_arrays
+from hnbayes.sampling.draw_files import DrawFiles
+from hnbayes.sampling.draws import Draws
+from hnbayes.sampling.engine import draws_of, metadata_of
+from hnbayes.sampling.run_folder import LOTS, Arrays, RunFolder, Share, numbers_of_checkpoints, read_start
+from hnbayes.sampling.settings import FORMAT, Settings, kernel_from_record, kernel_to_record
+from hnbayes.sampling.snapshot import adapted
+
+# More are of no use to the machines that this is for, and each costs an evaluation of its own.
+MOST_LOTS = 16
+LOT = "lot-{:02d}"
+Lot = tuple[int, ...]
+
+
+def divide(chains: int) -> tuple[Lot, ...]:
+    """The lots of a run of so many chains: neighbours, equally many in each but the last."""
+    size = -(-chains // MOST_LOTS)
+    return tuple(tuple(range(first, min(first + size, chains))) for first in range(0, chains, size))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the lots of a run begin from.
+
+    Attributes:
+        positions: where all chains start, (C, D).
+        metric: where their metrics start, (C or 1, ...).
+        structure: see `Adaptation`.
+        step_size: where step sizes start; None searches.
+        settings: the options.
+        kernel: the kernel.
+        compile: see `Potential`.
+        spec: of the positions.
+        cores: how many processes it was begun with.
+        shared: whether the draws of all lots go to the same files, as on one machine, or each lot's to its own folder.
+    """
+
+    positions: Tensor
+    metric: Host
+    structure: Host | None
+    step_size: float | None
+    settings: Settings
+    kernel: Kernel
+    compile: CompileMode
+    spec: ParamSpec | None
+    cores: int
+    shared: bool = True
+
+    @property
+    def lots(self) -> tuple[Lot, ...]:
+        """The chains of each lot."""
+        return divide(len(self.positions))
+
+    def share(self, folder: Path, number: int) -> Share | None:
+        """The part of the run that a lot is; None if it is kept as a run of its own."""
+        if not self.shared:
+            return None
+        return Share(folder, len(self.positions), self.lots[number])
+
+    def settings_of(self, lot: Lot) -> Settings:
+        """The options of a lot."""
+        ids = tuple(self.settings.chain_ids[chain] for chain in lot)
+        return dataclasses.replace(self.settings, chain_ids=ids, never_begun=())
+
+    def metric_of(self, lot: Lot) -> Metric:
+        """Where the metrics of a lot start."""
+        kind = DiagonalMetric if self.metric.ndim == 2 else DenseMetric
+        rows = self.metric if len(self.metric) < len(self.positions) else self.metric[list(lot)]
+        return kind(vectors_like(self.positions), rows.copy())
+
+    def files(self, folder: Path, phase: str, lot: Lot | None = None) -> DrawFiles:
+        """What reads the draws of all chains, or of those of a lot that has files of its own."""
+        chains, dimension = self.positions.shape
+        dtype, stats = self.settings.storage_dtype, self.kernel.stats
+        chains = chains if lot is None else len(lot)
+        return DrawFiles(str(folder), phase, chains, dimension, dtype, stats, writable=False)
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The phases whose draws are kept."""
+        return ("draws", "warmup") if self.settings.save_warmup else ("draws",)
+
+    def write(self, folder: Path) -> None:
+        """Write the plan, and empty files for the draws, to the folder of a run that is about to begin."""
+        for phase in self.phases if self.shared else ():
+            for path in self.files(folder, phase).paths:
+                Path(path).write_bytes(b"")
+        arrays: Arrays = {"positions": self.positions.detach().numpy(), "metric": self.metric}
+        record = {
+            "format": FORMAT,
+            "version": __version__,
+            "settings": self.settings.to_record(),
+            "kernel": kernel_to_record(self.kernel),
+            "compile": self.compile,
+            "step_size": self.step_size,
+            "spec": None if self.spec is None else [self.spec.names, self.spec.shapes],
+            "cores": self.cores,
+            "shared": self.shared,
+        }
+        write_arrays(folder / LOTS, arrays | ({} if self.structure is None else {"structure": self.structure}), record)
+
+    @classmethod
+    def read(cls, folder: Path) -> Plan:
+        """The plan of the run in a folder.
+
+        Raises:
+            ValueError: if it is damaged, or of a newer version.
+        """
+        arrays, record = read_arrays(folder / LOTS)
+        if record["format"] > FORMAT:
+            raise ValueError(f"{folder} was written by a newer hnbayes. Update it.")
+        return cls(
+            positions=torch.from_numpy(arrays["positions"]),
+            metric=arrays["metric"],
+            structure=arrays.get("structure"),
+            step_size=record["step_size"],
+            settings=Settings.from_record(record["settings"]),
+            kernel=kernel_from_record(record["kernel"]),
+            compile=record["compile"],
+            spec=None if record["spec"] is None else ParamSpec(*record["spec"]),
+            cores=int(record["cores"]),
+            shared=bool(record["shared"]),
+        )
+
+
+def has_lots(folder: Path) -> bool:
+    """Whether a folder holds a run that is divided in lots."""
+    return (folder / LOTS).exists()
+
+
+class _Joined:
+    """The draws of lots that have files of their own, as if they had the same."""
+
+    def __init__(self, files: Sequence[DrawFiles]) -> None:
+        self.files = files
+        self.counts = np.concatenate([file.counts for file in files])
+
+    def complete(self, kept: Host | None = None) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `DrawFiles`; the draws are copied."""
+        rows = (np.arange(len(self.counts)) if kept is None else kept).tolist()
+        shortest = int(self.counts[rows].min())
+        parts = [file.complete(np.array([chain])) for file in self.files for chain in range(file.chains)]
+        positions = torch.cat([parts[row][0][:, :shortest] for row in rows])
+        names = self.files[0].stats
+        return positions, {name: torch.cat([parts[row][1][name][:, :shortest] for row in rows]) for name in names}
+
+    def ragged(self, kept: Host | None = None) -> tuple[Tensor, ...] | None:
+        """See `DrawFiles`."""
+        rows = range(len(self.counts)) if kept is None else kept.tolist()
+        if len({int(self.counts[row]) for row in rows}) == 1:
+            return None
+        alone = [file.complete(np.array([chain]))[0][0] for file in self.files for chain in range(file.chains)]
+        return tuple(alone[row] for row in rows)
+
+
+def _files(folder: Path, plan: Plan, phase: str) -> DrawFiles | _Joined:
+    """What reads the draws of all chains so far."""
+    if plan.shared:
+        files = [plan.files(folder, phase)]
+    else:
+        files = [plan.files(folder / LOT.format(number), phase, lot) for number, lot in enumerate(plan.lots)]
+    for file in files:
+        file.count_stored()
+    return files[0] if plan.shared else _Joined(files)
+
+
+def done_so_far(folder: Path, plan: Plan, numbers: Iterable[int] | None = None) -> int:
+    """Transitions of the chains of some lots, or of all, as the newest checkpoints have them."""
+    done = 0
+    for number in range(len(plan.lots)) if numbers is None else numbers:
+        path = folder / LOT.format(number)
+        if numbers_of_checkpoints(path):
+            done += int(RunFolder(path, "read").newest(lambda arrays, record: arrays["done"]).sum())
+    return done
+
+
+def gather(folder: Path, plan: Plan, lost: Lot = ()) -> Draws:
+    """The draws of all lots so far, mapped from the files; whether lots go on doesn't matter.
+
+    Args:
+        folder: of the run.
+        plan: of the run.
+        lost: chains that are to be left out as if they had been dropped.
+    """
+    chains = len(plan.positions)
+    files = {phase: _files(folder, plan, phase) for phase in plan.phases}
+    step_size = np.full(chains, np.nan)
+    shape = (chains, *plan.metric.shape[1:])
+    inverse = np.broadcast_to(plan.metric, shape).astype(np.float64)
+    dropped = dict.fromkeys(lost, "its process ended")
+    draws, mode, seconds, missing = plan.settings.draws, "", 0.0, False
+    for number, lot in enumerate(plan.lots):
+        path = folder / LOT.format(number)
+        if not numbers_of_checkpoints(path):
+            missing = True
+            continue
+        arrays, record = RunFolder(path, "read").newest(lambda arrays, record: (arrays, record))
+        rows = list(lot)
+        sizes, metrics = adapted(arrays)
+        step_size[rows] = sizes
+        if metrics.shape[1:] != shape[1:]:  # a scalar metric that adaptation has made a diagonal
+            shape = (chains, *metrics.shape[1:])
+            inverse = np.broadcast_to(inverse, shape).copy()
+        inverse[rows] = metrics
+        dropped |= {lot[int(chain)]: str(reason) for chain, reason in record["dropped"]}
+        draws, seconds = max(draws, int(record["draws"])), max(seconds, float(record["elapsed"]))
+        going_on = np.ones(len(lot), bool)
+        going_on[[int(chain) for chain, _ in record["dropped"]]] = False
+        missing |= bool((arrays["done"] < plan.settings.warmup + int(record["draws"]))[going_on].any())
+        mode = mode or str(read_start(path)[1]["mode"])
+    metadata = metadata_of(plan.settings, plan.kernel, draws, dropped, mode, __version__, missing)
+    metadata |= {"sampling_time": seconds, "lots": len(plan.lots)}
+    return draws_of(files["draws"], files.get("warmup"), dropped, step_size, inverse, plan.spec, metadata)
