@@ -196,7 +196,7 @@ class Potential:
         try:
             if key not in self._evaluators:
                 capture = self.compile is not False
-                self._evaluators[key] = evaluators.build_value(self.function, positions, capture)
+                self._evaluators[key] = evaluators.build_value(self.function, positions, capture, self.fold_data)
                 self._tell_of_fallback(self._evaluators[key].cause, len(positions))
             return self._evaluators[key].value(positions)
         except POSITION_ERRORS as error:

@@ -145,13 +145,14 @@ def build(
     return Evaluator("captured", simplified)
 
 
-def build_value(function: Function, positions: Tensor, capture: bool = True) -> Evaluator:
+def build_value(function: Function, positions: Tensor, capture: bool = True, fold_data: bool = False) -> Evaluator:
     """The same for values alone; U needs not be differentiable.
 
     Args:
         function: U.
         positions: a batch (C, D).
         capture: whether the function may be captured as a graph.
+        fold_data: whether the captured graph may hold what it needs of the data, not the data themselves.
     """
     positions = _with_usable_first_row(function, positions.detach(), differentiable=False)
 
@@ -172,11 +173,20 @@ def build_value(function: Function, positions: Tensor, capture: bool = True) -> 
             positions = usable
             cause = _why_no_values(vectorised, function, positions)
     if cause is not None:
-        return Evaluator("sequential", one_by_one, cause)
+        # Tensors under a gradient have attributes that those under vmap alone lack (`.data`, which Pyro's handlers ask
+        # for). Captured, the gradient itself is dead code.
+        with_gradient = vmap(grad_and_value(function))
+
+        def vectorised(batch: Tensor) -> Tensor:
+            value: Tensor = with_gradient(batch.clone())[1]
+            return value
+
+        if _why_no_values(vectorised, function, positions) is not None:
+            return Evaluator("sequential", one_by_one, cause)
     captured = _capture(vectorised, positions) if capture else None
     if captured is None:
         return Evaluator("vmap", vectorised)
-    return Evaluator("captured", captured)
+    return Evaluator("captured", _simplified(captured, vectorised, positions, fold_data))
 
 
 def _with_usable_first_row(function: Function, positions: Tensor, differentiable: bool) -> Tensor:

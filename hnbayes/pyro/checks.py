@@ -54,9 +54,10 @@ class SameSites:
         if self.expected is None:
             self.expected = names
         if names != self.expected:
+            changes = [("with the new", names - self.expected), ("without", self.expected - names)]
             raise ModelError(
                 "a model must have the same sites at every run; received a run "
-                f"with {_some(names - self.expected)} and without {_some(self.expected - names)}. Sample them all at "
+                f"{' and '.join(f'{how} {_some(sites)}' for how, sites in changes if sites)}. Sample them all at "
                 "every run (pyro.factor or poutine.mask can switch their effect), or write a mixture."
             )
         return result
@@ -145,4 +146,4 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 
 def _some(names: set[str]) -> str:
-    return ", ".join(map(repr, sorted(names)[:6])) + (", ..." if len(names) > 6 else "") if names else "no other"
+    return ", ".join(map(repr, sorted(names)[:6])) + (", ..." if len(names) > 6 else "")

@@ -180,6 +180,21 @@ def test_values_alone_warn_of_the_fallback_too():
         Potential(with_item).value(positions_of(3))
 
 
+def test_values_alone_are_vectorised_where_only_a_gradient_can_be():
+    """Without a gradient functorch refuses `.data`; warnings are errors here, so a fallback would be one."""
+
+    def looks_at_data(q):
+        assert q.data.shape == (4,)
+        return (q**4).sum() + torch.log1p(q[0].square())
+
+    U = Potential(looks_at_data)
+    for seed in range(2):
+        q = positions_of(3, seed)
+        torch.testing.assert_close(U.value(q), (q**4).sum(1) + torch.log1p(q[:, 0].square()))
+    with pytest.warns(UserWarning, match=ONE_BY_ONE):  # what no gradient helps against
+        Potential(lambda q: looks_at_data(q) + (q[0].item() > 0)).value(positions_of(3))
+
+
 def test_batches_of_many_shapes_and_dtypes_in_turn():
     U = Potential(banana)
     for _ in range(2):

@@ -70,6 +70,26 @@ def test_predictive_arviz_and_outputs(prior, flat):
         np.testing.assert_allclose(received, expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_chains_in_processes_draw_what_they_draw_alone(monkeypatch, context):
+    """Pyro seeds the process of chain c with its own seed + c, here 2 + c."""
+    monkeypatch.setattr(torch.multiprocessing, "cpu_count", lambda: 3)
+    model = BayesianNetwork(NET, {"*.weight": HierarchicalNormal(), "*": 1.0})
+
+    def run(**options):
+        mcmc = MCMC(NUTS(model, max_tree_depth=3), 6, 6, disable_progbar=True, **options)
+        mcmc.run(X, Y)
+        return mcmc, model.outputs(mcmc.get_samples(group_by_chain=True), X)
+
+    mcmc, outputs = run(num_chains=2, mp_context=context)
+    assert type(mcmc.sampler).__name__ == "_MultiSampler"
+    assert outputs.shape == (2, 6, 12, 1)
+    for chain in (0, 1):
+        assert len(mcmc.diagnostics()["sample_stats"][f"chain {chain}"]["n_steps"]) == 6
+        pyro.set_rng_seed(2 + chain)
+        torch.testing.assert_close(run()[1][0], outputs[chain], rtol=1e-5, atol=1e-5)
+
+
 def test_variational_inference():
     model = BayesianNetwork(NET, 1.0)
     guide = AutoNormal(model)

@@ -74,7 +74,7 @@ def test_sites_that_change():
         if len(calls) % 2:
             pyro.sample("y", dist.Normal(0.0, 1.0))
 
-    refused(model, ModelError, "the same sites at every run.*'y'")
+    refused(model, ModelError, r"the same sites at every run; received a run (with the new|without) 'y'\. Sample")
 
 
 def test_shapes_and_supports_that_change():
@@ -138,6 +138,9 @@ def test_arguments_of_kernels():
     kernel = NUTS(potential_fn=U)
     with pytest.raises(ValueError, match="needs initial parameters"):
         kernel.setup(5)
+    for start in both(kernel):
+        with pytest.raises(ValueError, match=r"needs initial parameters.*Pass initial_params="):
+            start()
     with pytest.raises(RuntimeError, match="set up before it samples"):
         NUTS(model).sample({"x": torch.zeros(())})
     for full_mass, error in (([("x", "q")], ValueError), ([("x",), ("x",)], ValueError), ("x", TypeError)):

@@ -40,7 +40,6 @@ def test_all_kernels_agree_with_linear_algebra():
             check_moments(samples[f"x{i + 1}"], mean[i], sd[i])
 
 
-@pytest.mark.filterwarnings("ignore:the potential can't be evaluated for all chains")
 def test_random_walk():
     shape, rate = 2.0 + float(COUNTS.sum()), 0.5 + len(COUNTS)
     samples = run(RandomWalkMetropolis(gamma_poisson), COUNTS, draws=1500, warmup=500).get_samples(group_by_chain=True)
