@@ -1,0 +1,86 @@
+"""Every row of the table leaves its target invariant, and every mutant is seen not to."""
+
+from __future__ import annotations
+
+import pytest
+from exact import DENSITIES, exact_pair_check, geweke, invariance, rank_test
+from mutants import MUTANTS, WRONG_MODELS
+from problems import JOINTS
+from samplers import SAMPLERS
+
+pytestmark = [pytest.mark.statistical, pytest.mark.filterwarnings("ignore::hnbayes.sampling.SamplingWarning")]
+ROWS = {sampler.name: sampler for sampler in SAMPLERS}
+PLAIN = {"metropolis": ROWS["metropolis diag"], "hmc": ROWS["hmc diag"], "nuts": ROWS["nuts diag"]}
+every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=ROWS.keys())
+every_batched = pytest.mark.parametrize("sampler", [s for s in SAMPLERS if s.batched], ids=lambda s: s.name)
+every_density = pytest.mark.parametrize("density", DENSITIES)
+every_joint = pytest.mark.parametrize("joint", JOINTS)
+every_mutant = pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.family}, {m.name}")
+
+
+def chains_for(sampler, full, batched, alone):
+    """How many chains a row can afford."""
+    return (batched if full else batched // 4) if sampler.batched else (alone if full else 12)
+
+
+@every_sampler
+@every_density
+def test_exact_draws_stay_exact(sampler, density, seed, full, record):
+    found = invariance(sampler, DENSITIES[density], chains_for(sampler, full, 4000, 100), seed)
+    record.hold("invariance", sampler.name, density, found)
+
+
+@every_mutant
+def test_invariance_rejects(mutant, seed, record, monkeypatch):
+    mutant.apply(monkeypatch)
+    smallest = invariance(PLAIN[mutant.family], DENSITIES["banana"], 4000, seed, transitions=6)
+    record.reject("invariance", f"{mutant.family}, {mutant.name}", "banana", smallest)
+
+
+@every_sampler
+@every_joint
+def test_ranks_are_uniform(sampler, joint, seed, full, record):
+    ranks = rank_test(sampler, JOINTS[joint], chains_for(sampler, full, 1000, 50), seed)
+    record.ranks[sampler.name, joint] = (ranks.names, ranks.values, ranks.possible)
+    record.hold("ranks", sampler.name, joint, ranks.p_values())
+
+
+@every_mutant
+def test_ranks_reject(mutant, seed, record, monkeypatch):
+    mutant.apply(monkeypatch)
+    ranks = rank_test(PLAIN[mutant.family], JOINTS["regression"], 1000, seed)
+    record.reject("ranks", f"{mutant.family}, {mutant.name}", "regression", ranks.p_values())
+
+
+@pytest.mark.parametrize("family", PLAIN)
+@pytest.mark.parametrize("model", WRONG_MODELS)
+def test_ranks_reject_another_model(model, family, seed, record):
+    wrong = WRONG_MODELS[model]
+    ranks = rank_test(PLAIN[family], wrong, 1000, seed)
+    record.reject("ranks", f"{family}, {model}", wrong.name, ranks.p_values())
+
+
+@every_batched
+@every_joint
+def test_joint_distribution_is_kept(sampler, joint, seed, full, record):
+    found = geweke(sampler, JOINTS[joint], 4000 if full else 1000, seed, rounds=25 if full else 6)
+    record.hold("Geweke", sampler.name, joint, found)
+
+
+@every_mutant
+def test_joint_distribution_rejects(mutant, seed, record, monkeypatch):
+    mutant.apply(monkeypatch)
+    found = geweke(PLAIN[mutant.family], JOINTS["regression"], 4000, seed, rounds=15)
+    record.reject("Geweke", f"{mutant.family}, {mutant.name}", "regression", found)
+
+
+@pytest.mark.parametrize("model", WRONG_MODELS)
+def test_joint_distribution_rejects_another_model(model, seed, record):
+    wrong = WRONG_MODELS[model]
+    found = geweke(PLAIN["nuts"], wrong, 4000, seed, rounds=15)
+    record.reject("Geweke", f"nuts, {model}", wrong.name, found)
+
+
+@every_sampler
+def test_a_seed_gives_the_same_chains(sampler):
+    assert exact_pair_check(sampler)
