@@ -53,9 +53,7 @@ def _bent() -> Density:
 def _normal() -> Density:
     covariance = torch.tensor([[1.0, 0.5, 0.1], [0.5, 1.5, -0.2], [0.1, -0.2, 0.6]], dtype=torch.float64)
     root = torch.linalg.cholesky(covariance)
-    return Density(
-        gaussian(covariance), lambda q: torch.linalg.solve_triangular(root, q.mT, upper=False).mT, 0.5
-    )
+    return Density(gaussian(covariance), lambda q: torch.linalg.solve_triangular(root, q.mT, upper=False).mT, 0.5)
 
 
 DENSITIES = {"normal": _normal(), "banana": _bent()}
@@ -122,11 +120,14 @@ def both_ways(sampler: Sampler, task: Task, chains: int) -> tuple[Tensor, NDArra
 
 
 def ranks_of(values: Tensor, places: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """The rank of each row's value at its place among all values of the row, (N,); ties are broken at random."""
+    """The rank of each row's value at its place among all values of the row, (N,); ties are broken at random.
+
+    A state that a rejection repeats is as good as any of its copies, which may come back rounded.
+    """
     host = values.numpy()
     own = host[np.arange(len(host)), places][:, None]
-    below, same = (host < own).sum(1), (host == own).sum(1)
-    # A state that a rejection repeats is as good as any of its copies.
+    equal = np.isclose(host, own, rtol=1e-9, atol=1e-12)
+    below, same = ((host < own) & ~equal).sum(1), equal.sum(1)
     return below + np.random.default_rng(seed).integers(0, same)
 
 

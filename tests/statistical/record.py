@@ -46,6 +46,7 @@ class Record:
         ranks: (sampler, problem) -> names, ranks, possible.
         scores: of posteriors: rows of name, parameter, z.
         efficiency: rows of sampler, problem, ESS per gradient.
+        notes: criteria without a level, of posteriors: name, criterion, whether it is met.
         began: time.
     """
 
@@ -54,6 +55,7 @@ class Record:
     ranks: dict[tuple[str, str], tuple[tuple[str, ...], NDArray[np.int64], int]] = field(default_factory=dict)
     scores: list[dict[str, Any]] = field(default_factory=list)
     efficiency: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[dict[str, Any]] = field(default_factory=list)
     began: float = 0.0
 
     def add(self, test: str, sampler: str, what: str, p_values: Mapping[str, float], mutant: bool = False) -> None:
@@ -119,6 +121,6 @@ class Record:
             writer.writeheader()
             writer.writerows(rows)
         content = {"seed": self.seed, "level": LEVEL, "checks": [asdict(check) for check in self.checks]}
-        content |= {"scores": self.scores, "efficiency": self.efficiency}
+        content |= {"scores": self.scores, "efficiency": self.efficiency, "notes": self.notes}
         (folder / "checks.json").write_text(json.dumps(content, indent=1))
         draw_all(self, folder)

@@ -151,7 +151,9 @@ def documented(chain_type: str) -> Callable[[Task], Chains]:
     """The documented chains, which have a fixed step size and a unit metric."""
 
     def run(task: Task) -> Chains:
-        options: dict[str, Any] = {"hmc": {"num_steps": task.num_steps}, "nuts": {"max_tree_depth": NO_DEEPER}}[chain_type]
+        options: dict[str, Any] = {"hmc": {"num_steps": task.num_steps}, "nuts": {"max_tree_depth": NO_DEEPER}}[
+            chain_type
+        ]
         chains = MultiChainHMC(
             list(task.start), task.potential, chain_type=chain_type, stepsize=task.step_size, seed=task.seed, **options
         )
@@ -219,7 +221,9 @@ def vectorized(family: str, metric: str = "unit") -> Callable[[Task], Chains]:
 
 SAMPLERS = (
     Sampler("metropolis diag", native("metropolis", "diag"), "metropolis", "diag", target_accept=0.234, step_share=2.0),
-    Sampler("metropolis dense", native("metropolis", "dense"), "metropolis", "dense", target_accept=0.234, step_share=2.0),
+    Sampler(
+        "metropolis dense", native("metropolis", "dense"), "metropolis", "dense", target_accept=0.234, step_share=2.0
+    ),
     Sampler("hmc diag", native("hmc", "diag"), "hmc", "diag"),
     Sampler("hmc dense", native("hmc", "dense"), "hmc", "dense"),
     Sampler("nuts diag", native("nuts", "diag"), "nuts", "diag"),
@@ -228,7 +232,9 @@ SAMPLERS = (
     Sampler("nuts one chain", one_by_one("nuts", "dense"), "nuts", "dense", batched=False),
     Sampler("MultiChainHMC hmc", documented("hmc"), "hmc"),
     Sampler("MultiChainHMC nuts", documented("nuts"), "nuts"),
-    Sampler("MCMC metropolis", under_pyro("metropolis"), "metropolis", batched=False, target_accept=0.234, step_share=2.0),
+    Sampler(
+        "MCMC metropolis", under_pyro("metropolis"), "metropolis", batched=False, target_accept=0.234, step_share=2.0
+    ),
     Sampler("MCMC hmc", under_pyro("hmc"), "hmc", batched=False),
     Sampler("MCMC nuts", under_pyro("nuts"), "nuts", batched=False),
     Sampler("VectorizedMCMC metropolis", vectorized("metropolis"), "metropolis", target_accept=0.234, step_share=2.0),
