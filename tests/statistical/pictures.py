@@ -15,7 +15,7 @@ MOST = 12  # panels of ranks
 
 
 def band(count: int, possible: int, level: float = 0.95, simulations: int = 1000) -> tuple[np.ndarray, np.ndarray]:
-    """A simultaneous band of the ECDF of `count` uniform ranks, minus the uniform distribution (Saeilynoja et al. 2022).
+    """A simultaneous band of the ECDF of uniform ranks, minus the uniform distribution (Saeilynoja et al. 2022).
 
     The pointwise level is chosen by simulation so that ECDFs stay within the band everywhere with probability `level`.
 

@@ -105,7 +105,8 @@ class Record:
         right = sum(not check.mutant for check in self.checks)
         minutes = (time.time() - self.began) / 60
         lines.append(
-            f"seed {self.seed}, {right} checks of at most {MAX_CHECKS}, level of each {LEVEL:.1e}, {minutes:.1f} minutes"
+            f"seed {self.seed}, {right} checks of at most {MAX_CHECKS}, level of each {LEVEL:.1e}, "
+            f"{minutes:.1f} minutes"
         )
         return "\n".join(lines)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
-from exact import DENSITIES, exact_pair_check, geweke, invariance, rank_test
+from exact import DENSITIES, geweke, invariance, rank_test
 from mutants import MUTANTS, WRONG_MODELS
 from problems import JOINTS
 from samplers import SAMPLERS
@@ -15,12 +17,22 @@ every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=ROWS.keys())
 every_batched = pytest.mark.parametrize("sampler", [s for s in SAMPLERS if s.batched], ids=lambda s: s.name)
 every_density = pytest.mark.parametrize("density", DENSITIES)
 every_joint = pytest.mark.parametrize("joint", JOINTS)
-every_mutant = pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: f"{m.family}, {m.name}")
+
+
+def mutants_of(test):
+    seen = [mutant for mutant in MUTANTS if test in mutant.by]
+    return pytest.mark.parametrize("mutant", seen, ids=lambda m: f"{m.family}, {m.name}")
 
 
 def chains_for(sampler, full, batched, alone):
     """How many chains a row can afford."""
     return (batched if full else batched // 4) if sampler.batched else (alone if full else 12)
+
+
+def spoilt(mutant):
+    """The plain sampler of a mutant's family, at the mutant's step size."""
+    sampler = PLAIN[mutant.family]
+    return replace(sampler, step_share=sampler.step_share * mutant.stretch)
 
 
 @every_sampler
@@ -30,11 +42,11 @@ def test_exact_draws_stay_exact(sampler, density, seed, full, record):
     record.hold("invariance", sampler.name, density, found)
 
 
-@every_mutant
+@mutants_of("invariance")
 def test_invariance_rejects(mutant, seed, record, monkeypatch):
     mutant.apply(monkeypatch)
-    smallest = invariance(PLAIN[mutant.family], DENSITIES["banana"], 4000, seed, transitions=6)
-    record.reject("invariance", f"{mutant.family}, {mutant.name}", "banana", smallest)
+    found = invariance(spoilt(mutant), DENSITIES["banana"], 8000, seed, transitions=6)
+    record.reject("invariance", f"{mutant.family}, {mutant.name}", "banana", found)
 
 
 @every_sampler
@@ -45,18 +57,18 @@ def test_ranks_are_uniform(sampler, joint, seed, full, record):
     record.hold("ranks", sampler.name, joint, ranks.p_values())
 
 
-@every_mutant
+@mutants_of("ranks")
 def test_ranks_reject(mutant, seed, record, monkeypatch):
     mutant.apply(monkeypatch)
-    ranks = rank_test(PLAIN[mutant.family], JOINTS["regression"], 1000, seed)
+    ranks = rank_test(spoilt(mutant), JOINTS["regression"], 1000, seed)
     record.reject("ranks", f"{mutant.family}, {mutant.name}", "regression", ranks.p_values())
 
 
-@pytest.mark.parametrize("family", PLAIN)
+@pytest.mark.parametrize("family", ["hmc", "nuts"])
 @pytest.mark.parametrize("model", WRONG_MODELS)
 def test_ranks_reject_another_model(model, family, seed, record):
     wrong = WRONG_MODELS[model]
-    ranks = rank_test(PLAIN[family], wrong, 1000, seed)
+    ranks = rank_test(PLAIN[family], wrong, 2000, seed)
     record.reject("ranks", f"{family}, {model}", wrong.name, ranks.p_values())
 
 
@@ -67,10 +79,10 @@ def test_joint_distribution_is_kept(sampler, joint, seed, full, record):
     record.hold("Geweke", sampler.name, joint, found)
 
 
-@every_mutant
+@mutants_of("Geweke")
 def test_joint_distribution_rejects(mutant, seed, record, monkeypatch):
     mutant.apply(monkeypatch)
-    found = geweke(PLAIN[mutant.family], JOINTS["regression"], 4000, seed, rounds=15)
+    found = geweke(spoilt(mutant), JOINTS["regression"], 4000, seed, rounds=15)
     record.reject("Geweke", f"{mutant.family}, {mutant.name}", "regression", found)
 
 
@@ -79,8 +91,3 @@ def test_joint_distribution_rejects_another_model(model, seed, record):
     wrong = WRONG_MODELS[model]
     found = geweke(PLAIN["nuts"], wrong, 4000, seed, rounds=15)
     record.reject("Geweke", f"nuts, {model}", wrong.name, found)
-
-
-@every_sampler
-def test_a_seed_gives_the_same_chains(sampler):
-    assert exact_pair_check(sampler)

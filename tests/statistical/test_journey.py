@@ -1,4 +1,4 @@
-"""Ranks through the package's own pieces: networks by `hnbayes.sample`, Pyro models, tasks in sequence by EWC priors."""
+"""Ranks through the package's own pieces: `hnbayes.sample`, Pyro models, tasks in sequence by EWC priors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_networks(centred, seed, full, record):
         record,
         "hnbayes.sample",
         f"network, {'' if centred else 'non-'}centred",
-        network_ranks(200 if full else 12, seed, centred=centred),
+        network_ranks(150 if full else 12, seed, centred=centred),
     )
 
 
@@ -31,7 +31,7 @@ def test_networks(centred, seed, full, record):
 @pytest.mark.parametrize("wrong", [{"scale": 3.0}, {"noise": 3.0}], ids=["prior's scale", "noise"])
 def test_networks_reject_another_prior(wrong, seed, record):
     name = f"{next(iter(wrong))} tripled"
-    record.reject("ranks, journey", name, "network, non-centred", network_ranks(300, seed, **wrong).p_values())
+    record.reject("ranks, journey", name, "network, non-centred", network_ranks(150, seed, **wrong).p_values())
 
 
 @pytest.mark.slow
@@ -43,28 +43,28 @@ def test_networks_reject_a_forgotten_jacobian(seed, record, monkeypatch):
         return values, 0.0 * log_jacobian
 
     monkeypatch.setattr(Coordinates, "constrain", constrain)
-    found = network_ranks(300, seed).p_values()
+    found = network_ranks(150, seed).p_values()
     record.reject("ranks, journey", "no Jacobian", "network, non-centred", found)
 
 
 @pytest.mark.parametrize("case", PYRO_CASES)
 def test_pyro_models(case, seed, full, record):
-    hold(record, "VectorizedMCMC", f"Pyro model, {case}", pyro_ranks(PYRO_CASES[case], 150 if full else 15, seed))
+    hold(record, "VectorizedMCMC", f"Pyro model, {case}", pyro_ranks(PYRO_CASES[case], 120 if full else 15, seed))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("case", "wrong"), [("groups", {"scale": 4.0}), ("rates", {"shape": 12.0})])
 def test_pyro_models_reject_another_prior(case, wrong, seed, record):
     model = functools.partial({"groups": _groups, "rates": _rates}[case], **wrong)
-    found = pyro_ranks(PYRO_CASES[case], 250, seed, model).p_values()
+    found = pyro_ranks(PYRO_CASES[case], 120, seed, model).p_values()
     record.reject("ranks, journey", f"another prior, {case}", "Pyro model", found)
 
 
 def test_tasks_in_sequence(seed, full, record):
-    hold(record, "EWC prior", "tasks in sequence", sequential_ranks(200 if full else 15, seed))
+    hold(record, "EWC prior", "tasks in sequence", sequential_ranks(150 if full else 15, seed))
 
 
 @pytest.mark.slow
 def test_tasks_in_sequence_reject_a_prior_counted_twice(seed, record):
-    found = sequential_ranks(400, seed, double_prior=True).p_values()
+    found = sequential_ranks(300, seed, double_prior=True).p_values()
     record.reject("ranks, journey", "prior counted twice", "tasks in sequence", found)
