@@ -25,17 +25,21 @@ def fixed(sampler: Sampler, chains: int, draws: int, seed: int, step_size: float
     return Task(BENT.potential, BENT.draw(chains, seed + 50), draws, seed, step_size=step_size * sampler.step_share)
 
 
-def log_density_error(sampler: Sampler, seed: int, draws: int = 100) -> float:
-    """max |lp + U(draw)|, with the bounds that all reports must keep."""
+def reports(sampler: Sampler, seed: int, draws: int = 100) -> dict[str, bool]:
+    """Whether lp = -U(draw), and whether all reports keep within their bounds."""
     chains = sampler.run(fixed(sampler, 3, draws, seed))
     stats = chains.stats
-    assert ((stats["acceptance_rate"] >= 0) & (stats["acceptance_rate"] <= 1)).all()
-    if "energy" in stats:
-        assert (stats["energy"] + stats["lp"] >= 0).all(), "a kinetic energy must not be negative"
-    if "tree_depth" in stats:
-        assert (stats["n_steps"] <= 2 ** stats["tree_depth"] - 1).all()
     energy = torch.func.vmap(torch.func.vmap(BENT.potential))(chains.positions)
-    return float((stats["lp"] + energy).abs().max())
+    rate = stats["acceptance_rate"]
+    found = {
+        "lp = -U": float((stats["lp"] + energy).abs().max()) < 1e-10,
+        "acceptance in [0, 1]": bool(((rate >= 0) & (rate <= 1)).all()),
+    }
+    if "energy" in stats:
+        found["kinetic energy >= 0"] = bool((stats["energy"] + stats["lp"] >= 0).all())
+    if "tree_depth" in stats:
+        found["n_steps < 2^depth"] = bool((stats["n_steps"] <= 2 ** stats["tree_depth"] - 1).all())
+    return found
 
 
 def narrow(q: Tensor) -> Tensor:

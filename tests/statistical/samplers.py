@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyro
+import pytest
 import torch
 from pyro.infer import MCMC
 from torch import Tensor
@@ -241,3 +242,12 @@ SAMPLERS = (
     Sampler("VectorizedMCMC hmc", vectorized("hmc"), "hmc"),
     Sampler("VectorizedMCMC nuts", vectorized("nuts", "dense"), "nuts", "dense"),
 )
+
+# What the ordinary test run looks at; the others are left to the suite.
+CORE = ("metropolis diag", "hmc diag", "nuts dense", "nuts one chain", "MCMC nuts", "VectorizedMCMC nuts")
+
+
+def rows(keep: Callable[[Sampler], bool] = lambda sampler: True, core: tuple[str, ...] = CORE) -> Any:
+    """A parametrisation by the rows that `keep` takes; those that aren't of the core are marked as slow."""
+    chosen = [pytest.param(s, id=s.name, marks=() if s.name in core else pytest.mark.slow) for s in SAMPLERS if keep(s)]
+    return pytest.mark.parametrize("sampler", chosen)

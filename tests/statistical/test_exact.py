@@ -8,20 +8,25 @@ import pytest
 from exact import DENSITIES, geweke, invariance, rank_test
 from mutants import MUTANTS, WRONG_MODELS
 from problems import JOINTS
-from samplers import SAMPLERS
+from samplers import SAMPLERS, rows
 
 pytestmark = [pytest.mark.statistical, pytest.mark.filterwarnings("ignore::hnbayes.sampling.SamplingWarning")]
 ROWS = {sampler.name: sampler for sampler in SAMPLERS}
 PLAIN = {"metropolis": ROWS["metropolis diag"], "hmc": ROWS["hmc diag"], "nuts": ROWS["nuts diag"]}
-every_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=ROWS.keys())
-every_batched = pytest.mark.parametrize("sampler", [s for s in SAMPLERS if s.batched], ids=lambda s: s.name)
+every_sampler = rows()
+every_batched = rows(lambda sampler: sampler.batched, ("hmc diag",))
 every_density = pytest.mark.parametrize("density", DENSITIES)
 every_joint = pytest.mark.parametrize("joint", JOINTS)
 
 
 def mutants_of(test):
-    seen = [mutant for mutant in MUTANTS if test in mutant.by]
-    return pytest.mark.parametrize("mutant", seen, ids=lambda m: f"{m.family}, {m.name}")
+    """The mutants that a test has to see; those of NUTS, whose runs take longest, are left to the suite."""
+    seen = [
+        pytest.param(m, id=f"{m.family}, {m.name}", marks=pytest.mark.slow if m.family == "nuts" else ())
+        for m in MUTANTS
+        if test in m.by
+    ]
+    return pytest.mark.parametrize("mutant", seen)
 
 
 def chains_for(sampler, full, batched, alone):
@@ -64,7 +69,7 @@ def test_ranks_reject(mutant, seed, record, monkeypatch):
     record.reject("ranks", f"{mutant.family}, {mutant.name}", "regression", ranks.p_values())
 
 
-@pytest.mark.parametrize("family", ["hmc", "nuts"])
+@pytest.mark.parametrize("family", ["hmc", pytest.param("nuts", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("model", WRONG_MODELS)
 def test_ranks_reject_another_model(model, family, seed, record):
     wrong = WRONG_MODELS[model]
@@ -79,6 +84,7 @@ def test_joint_distribution_is_kept(sampler, joint, seed, full, record):
     record.hold("Geweke", sampler.name, joint, found)
 
 
+@pytest.mark.slow
 @mutants_of("Geweke")
 def test_joint_distribution_rejects(mutant, seed, record, monkeypatch):
     mutant.apply(monkeypatch)
@@ -86,6 +92,7 @@ def test_joint_distribution_rejects(mutant, seed, record, monkeypatch):
     record.reject("Geweke", f"{mutant.family}, {mutant.name}", "regression", found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", WRONG_MODELS)
 def test_joint_distribution_rejects_another_model(model, seed, record):
     wrong = WRONG_MODELS[model]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 from references import AGREEING, posterior_named, run, run_row
-from samplers import SAMPLERS
+from samplers import rows
 
 from hnbayes.sampling import SamplingWarning
 
 pytestmark = pytest.mark.statistical
 may_warn = pytest.mark.filterwarnings("ignore::hnbayes.sampling.SamplingWarning")
-BY_ROWS = [s for s in SAMPLERS if s.batched and not s.name.startswith("MultiChain")]
-QUICK = ("gp_regr", "kidscore_interaction_c2")
+QUICK = ("kidscore_interaction_c2",)  # others are in tests/sampling/test_posteriordb.py
 
 
 def keep(record, sampler, name, found):
@@ -41,7 +40,7 @@ def test_nuts_agrees_with_reference_draws(name, seed, record):
 
 @may_warn
 @pytest.mark.slow
-@pytest.mark.parametrize("sampler", BY_ROWS, ids=lambda s: s.name)
+@rows(lambda sampler: sampler.batched and not sampler.name.startswith("MultiChain"))
 def test_every_row_agrees(sampler, seed, record):
     found = run_row(sampler, "gp_regr", seed + 3)
     keep(record, sampler.name, "gp_regr", found)
@@ -60,12 +59,14 @@ def with_wider_prior(q):
 
 
 @may_warn
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [without_jacobian, with_wider_prior])
 def test_references_reject_another_posterior(wrong, seed, record):
     found = run("gp_regr", seed + 3, wrong, warmup=500, draws=1000)
     record.reject("references", wrong.__name__, "gp_regr", found.p_values())
 
 
+@pytest.mark.slow
 def test_centred_schools_warn(seed):
     with pytest.warns(SamplingWarning) as caught:
         run("eight_schools_centered", seed + 3, warmup=300, draws=500)
