@@ -21,6 +21,8 @@ def normal_checks(scores: Array, names: tuple[str, ...]) -> dict[str, float]:
 
     Exact but for the products of pairs, which are sums of N terms.
     """
+    if not np.abs(scores).max() < 1e6:  # nor if one is no number: such a chain has run away
+        return {"range": 0.0}
     count = len(scores)
     found: dict[str, float] = {}
     for name, column in zip(names, scores.T, strict=True):
@@ -32,8 +34,7 @@ def normal_checks(scores: Array, names: tuple[str, ...]) -> dict[str, float]:
     if len(rows):
         products = (scores[:, rows] * scores[:, columns]).sum(0) / np.sqrt(count)
         found["pairs"] = float(min(1.0, len(rows) * min(two_sided(z) for z in products)))
-    # A draw that is no number is a failure of its own.
-    return {name: 0.0 if np.isnan(p) else p for name, p in found.items()}
+    return found
 
 
 def two_sided(z: float) -> float:

@@ -11,7 +11,7 @@ from scipy import stats
 if TYPE_CHECKING:
     from record import Record
 
-MOST = 12  # panels of ranks
+MOST = 15  # panels of ranks
 
 
 def band(count: int, possible: int, level: float = 0.95, simulations: int = 1000) -> tuple[np.ndarray, np.ndarray]:
@@ -47,10 +47,16 @@ def draw_all(record: Record, folder: Path) -> None:
         _efficiency(record, folder / "efficiency.png")
 
 
+def panels(found: list[tuple[tuple[str, str], tuple[tuple[str, ...], np.ndarray, int]]]) -> list[tuple]:
+    """What is shown where there is more than fits: the problems of fewest samplers first, so that none is left out."""
+    problems = [problem for (_, problem), _ in found]
+    return sorted(found, key=lambda entry: problems.count(entry[0][1]))[:MOST]
+
+
 def _ranks(record: Record, path: Path) -> None:
     from matplotlib import pyplot as plt
 
-    shown = list(record.ranks.items())[:MOST]
+    shown = panels(list(record.ranks.items()))
     columns = min(3, len(shown))
     figure, axes = plt.subplots(
         -(-len(shown) // columns), columns, figsize=(3.1 * columns, 2.0 * -(-len(shown) // columns)), squeeze=False

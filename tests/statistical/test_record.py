@@ -32,6 +32,7 @@ def test_p_values_of_wrong_numbers_are_small():
     assert min(normal_checks(x + 0.15, ("a", "b")).values()) < LEVEL
     assert min(normal_checks(x * 1.1, ("a", "b")).values()) < LEVEL
     assert normal_checks(x @ np.array([[1, 0.2], [0, 0.98]]), ("a", "b"))["pairs"] < LEVEL
+    assert normal_checks(np.array([[0.1], [np.nan]]), ("a",)) == {"range": 0.0}
     assert mean_check(x[:, 0] + 0.2, 0.0) < LEVEL
     assert uniform_ranks((40 * rng.beta(1.3, 1.3, 1000)).astype(int), 40) < LEVEL
 
