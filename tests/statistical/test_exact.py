@@ -31,7 +31,7 @@ def mutants_of(test):
 
 def chains_for(sampler, full, batched, alone):
     """How many chains a row can afford."""
-    return (batched if full else batched // 4) if sampler.batched else (alone if full else 12)
+    return (batched if full else batched // 4) if sampler.batched else (alone if full else 8)
 
 
 def spoilt(mutant):
@@ -43,7 +43,7 @@ def spoilt(mutant):
 @every_sampler
 @every_density
 def test_exact_draws_stay_exact(sampler, density, seed, full, record):
-    found = invariance(sampler, DENSITIES[density], chains_for(sampler, full, 4000, 100), seed)
+    found = invariance(sampler, DENSITIES[density], chains_for(sampler, full, 4000, 48), seed)
     record.hold("invariance", sampler.name, density, found)
 
 
@@ -57,7 +57,7 @@ def test_invariance_rejects(mutant, seed, record, monkeypatch):
 @every_sampler
 @every_joint
 def test_ranks_are_uniform(sampler, joint, seed, full, record):
-    ranks = rank_test(sampler, JOINTS[joint], chains_for(sampler, full, 1000, 50), seed)
+    ranks = rank_test(sampler, JOINTS[joint], chains_for(sampler, full, 1000, 24), seed)
     record.ranks[sampler.name, joint] = (ranks.names, ranks.values, ranks.possible)
     record.hold("ranks", sampler.name, joint, ranks.p_values())
 
