@@ -17,6 +17,7 @@ from hnbayes.kernels.metrics import DenseMetric, as_metric
 from hnbayes.potentials import Potential
 from hnbayes.rng import chain_streams
 
+pytestmark = pytest.mark.statistical
 DRAWS = 100_000
 TARGET = banana([1.0, 1.5, 0.7], [0.3, -0.2])
 DENSE = torch.tensor([[1.0, 0.3, 0.1], [0.3, 2.0, -0.2], [0.1, -0.2, 0.6]], dtype=torch.float64)

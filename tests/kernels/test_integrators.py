@@ -14,6 +14,7 @@ from hnbayes.kernels.arrays import DeviceVectors, HostVectors
 from hnbayes.kernels.integrators import leapfrog_step
 from hnbayes.kernels.metrics import as_metric
 
+pytestmark = pytest.mark.statistical
 TARGET = banana([1.0, 0.8, 1.2, 1.5, 0.9], [0.3, -0.4, 0.2, 0.5])
 DIAGONAL = torch.tensor([0.5, 1.0, 1.5, 2.0, 0.8], dtype=torch.float64)
 DENSE = torch.diag(DIAGONAL) + 0.2

@@ -21,6 +21,7 @@ from hnbayes.kernels.uturn import is_turning
 from hnbayes.potentials import Potential
 from hnbayes.rng import chain_streams
 
+pytestmark = pytest.mark.statistical
 NO, YES, EITHER = 0, 1, 2
 
 

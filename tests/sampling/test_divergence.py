@@ -287,10 +287,12 @@ def check_funnel_is_clean(draws):
     assert (arviz.bfmi(energy) > 0.8).all()
 
 
+@pytest.mark.statistical
 def test_noncentred_funnel_is_clean():
     check_funnel_is_clean(funnel_run(noncentred_funnel))
 
 
+@pytest.mark.statistical
 def test_centred_funnel_warns():
     with pytest.warns(SamplingWarning) as caught:
         draws = funnel_run(centred_funnel, warmup=300, draws=500)

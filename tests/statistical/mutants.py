@@ -1,0 +1,178 @@
+"""Samplers and models that are wrong on purpose: the real ones with one line changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+from problems import DESIGN, JOINTS, Joint
+from torch import Tensor
+
+from hnbayes.kernels import NUTS, hmc, metropolis, nuts
+from hnbayes.kernels.kernel import evaluate, kinetic
+from hnbayes.kernels.metropolis import log_acceptance
+
+Patch = pytest.MonkeyPatch
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A change to the real kernels.
+
+    Attributes:
+        name: what is wrong.
+        family: of the samplers that it spoils.
+        apply: makes the change.
+        stretch: of the step size, so that what is wrong about energies shows.
+        by: the tests that have to see it. Geweke's sees single transitions, each a run of its own, and few of them; an
+            error that an easy target hardly shows is left to the other two.
+    """
+
+    name: str
+    family: str
+    apply: Callable[[Patch], None]
+    stretch: float = 1.0
+    by: tuple[str, ...] = ("invariance", "ranks", "Geweke")
+
+
+def _accept_all(module: object) -> Callable[[Patch], None]:
+    return lambda patch: patch.setattr(module, "log_acceptance", lambda start, end: np.zeros_like(end))
+
+
+def _half_acceptance(module: object) -> Callable[[Patch], None]:
+    """The acceptance probability's root."""
+    return lambda patch: patch.setattr(module, "log_acceptance", lambda start, end: 0.5 * log_acceptance(start, end))
+
+
+def _drift(patch: Patch) -> None:
+    """Proposals that lean to one side, accepted as if they didn't."""
+    real = metropolis.draw_normal
+    patch.setattr(metropolis, "draw_normal", lambda state, rows: real(state, rows) + 0.3)
+
+
+def _stale(module: object) -> Callable[[Patch], None]:
+    """The second half kick takes the gradient from before the move."""
+
+    def integrate(state, path, step):
+        path.p -= step * path.gradient
+        path.q += step * state.metric.velocity(path.p + 0.5 * step * path.gradient)
+        energy, path.gradient = evaluate(state, path.q)
+        return energy
+
+    return lambda patch: patch.setattr(module, "integrate", integrate)
+
+
+def _light_kinetic(module: object) -> Callable[[Patch], None]:
+    """Half the kinetic energy."""
+
+    def light(state, p, rows=None, velocity=None):
+        return 0.5 * kinetic(state, p, rows, velocity)
+
+    return lambda patch: patch.setattr(module, "kinetic", light)
+
+
+def _same_momentum(module: object) -> Callable[[Patch], None]:
+    """Momentum is drawn at a chain's first transition and never again."""
+
+    def apply(patch: Patch) -> None:
+        real, kept = module.draw_normal, {}
+
+        def draw(state, rows):
+            fresh = real(state, rows)
+            for place, row in enumerate(rows.tolist()):
+                # A chain's stream goes with it to smaller batches.
+                key = id(state.streams[row])
+                kept.setdefault(key, (state.streams[row], fresh[place].copy()))
+                fresh[place] = kept[key][1]
+            return fresh
+
+        patch.setattr(module, "draw_normal", draw)
+
+    return apply
+
+
+def _forwards(patch: Patch) -> None:
+    """Trees grow to where the first coordinate increases."""
+    patch.setattr(NUTS, "_direction", lambda self, state, rows: (state.path.end_p[rows, 1, 0] > 0).astype(np.int64))
+
+
+def _newest_subtree(patch: Patch) -> None:
+    patch.setattr(NUTS, "_choose_subtree", lambda self, state, rows, log_probability: np.ones(len(rows), bool))
+
+
+def _newest_leaf(patch: Patch) -> None:
+    patch.setattr(NUTS, "_choose_leaf", lambda self, state, log_probability: np.ones(state.chains, bool))
+
+
+def _keep_invalid(patch: Patch) -> None:
+    """A subtree that has turned is merged all the same."""
+    real = NUTS._check_subtrees
+
+    def check(self, state):
+        turning = real(self, state)
+        if turning.any():
+            depth = state.path.depth.copy()
+            saved = state.path.saturated.copy()
+            NUTS._merge(self, state, np.flatnonzero(turning))
+            state.path.depth[:], state.path.saturated[:] = depth, saved
+        return turning
+
+    patch.setattr(NUTS, "_check_subtrees", check)
+
+
+NOT_GEWEKE = ("invariance", "ranks")
+MUTANTS = (
+    Mutant("accepts always", "metropolis", _accept_all(metropolis)),
+    Mutant("root of the acceptance", "metropolis", _half_acceptance(metropolis)),
+    Mutant("drifting proposal", "metropolis", _drift),
+    Mutant("accepts always", "hmc", _accept_all(hmc), 1.5),
+    Mutant("root of the acceptance", "hmc", _half_acceptance(hmc), 1.5, NOT_GEWEKE),
+    Mutant("stale gradient", "hmc", _stale(hmc), by=NOT_GEWEKE),
+    Mutant("half the kinetic energy", "hmc", _light_kinetic(hmc)),
+    Mutant("momentum not refreshed", "hmc", _same_momentum(hmc), by=NOT_GEWEKE),
+    Mutant("stale gradient", "nuts", _stale(nuts), by=NOT_GEWEKE),
+    Mutant("half the kinetic energy", "nuts", _light_kinetic(nuts)),
+    Mutant("momentum not refreshed", "nuts", _same_momentum(nuts), by=NOT_GEWEKE),
+    Mutant("direction by the momentum", "nuts", _forwards),
+    Mutant("always the newest subtree", "nuts", _newest_subtree, 2.0),
+    Mutant("always the newest leaf", "nuts", _newest_leaf, 2.0, ("ranks",)),
+    Mutant("keeps a turning subtree", "nuts", _keep_invalid),
+)
+
+
+def _wrong(joint: Joint, energy: Callable[[Tensor, Tensor], Tensor]) -> Joint:
+    return replace(joint, energy=energy)
+
+
+def _models() -> dict[str, Joint]:
+    """Models other than those that made the data."""
+    regression, schools = JOINTS["regression"], JOINTS["eight schools"]
+
+    def wide_prior(b: Tensor, y: Tensor) -> Tensor:
+        return regression.energy(b, y) - 0.375 * b.square().sum()
+
+    def loud(b: Tensor, y: Tensor) -> Tensor:
+        return regression.energy(b, y) - 0.25 * ((y - DESIGN @ b) / 0.7).square().sum()
+
+    def without_jacobian(q: Tensor, y: Tensor) -> Tensor:
+        return schools.energy(q, y) + q[9]
+
+    def wide_schools(q: Tensor, y: Tensor) -> Tensor:
+        return schools.energy(q, y) - 0.375 * q[:8].square().sum()
+
+    def forgets_data(q: Tensor, y: Tensor) -> Tensor:
+        return schools.energy(q, y + 0.3 * torch.tensor([15.0, 10, 16, 11, 9, 11, 10, 18], dtype=y.dtype))
+
+    return {
+        "prior sd doubled": _wrong(regression, wide_prior),
+        "noise variance doubled": _wrong(regression, loud),
+        "no Jacobian": _wrong(schools, without_jacobian),
+        "schools' prior sd doubled": _wrong(schools, wide_schools),
+        "data shifted by 0.3 sd": _wrong(schools, forgets_data),
+    }
+
+
+WRONG_MODELS = _models()

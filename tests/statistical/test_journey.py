@@ -1,0 +1,70 @@
+"""Ranks through the package's own pieces: `hnbayes.sample`, Pyro models, tasks in sequence by EWC priors."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+from journey import PYRO_CASES, _groups, _rates, network_ranks, pyro_ranks, sequential_ranks
+
+from hnbayes.posterior.coordinates import Coordinates
+
+pytestmark = [pytest.mark.statistical, pytest.mark.filterwarnings("ignore::hnbayes.sampling.SamplingWarning")]
+
+
+def hold(record, name, what, ranks):
+    record.ranks[name, what] = (ranks.names, ranks.values, ranks.possible)
+    record.hold("ranks, journey", name, what, ranks.p_values())
+
+
+@pytest.mark.parametrize("centred", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["noncentred", "centred"])
+def test_networks(centred, seed, full, record):
+    hold(
+        record,
+        "hnbayes.sample",
+        f"network, {'' if centred else 'non-'}centred",
+        network_ranks(150 if full else 12, seed, centred=centred),
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrong", [{"scale": 3.0}, {"noise": 3.0}], ids=["prior's scale", "noise"])
+def test_networks_reject_another_prior(wrong, seed, record):
+    name = f"{next(iter(wrong))} tripled"
+    record.reject("ranks, journey", name, "network, non-centred", network_ranks(150, seed, **wrong).p_values())
+
+
+@pytest.mark.slow
+def test_networks_reject_a_forgotten_jacobian(seed, record, monkeypatch):
+    real = Coordinates.constrain
+
+    def constrain(self, position):
+        values, log_jacobian = real(self, position)
+        return values, 0.0 * log_jacobian
+
+    monkeypatch.setattr(Coordinates, "constrain", constrain)
+    found = network_ranks(150, seed).p_values()
+    record.reject("ranks, journey", "no Jacobian", "network, non-centred", found)
+
+
+@pytest.mark.parametrize("case", PYRO_CASES)
+def test_pyro_models(case, seed, full, record):
+    hold(record, "VectorizedMCMC", f"Pyro model, {case}", pyro_ranks(PYRO_CASES[case], 120 if full else 15, seed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("case", "wrong"), [("groups", {"scale": 4.0}), ("rates", {"shape": 12.0})])
+def test_pyro_models_reject_another_prior(case, wrong, seed, record):
+    model = functools.partial({"groups": _groups, "rates": _rates}[case], **wrong)
+    found = pyro_ranks(PYRO_CASES[case], 120, seed, model).p_values()
+    record.reject("ranks, journey", f"another prior, {case}", "Pyro model", found)
+
+
+def test_tasks_in_sequence(seed, full, record):
+    hold(record, "EWC prior", "tasks in sequence", sequential_ranks(150 if full else 15, seed))
+
+
+@pytest.mark.slow
+def test_tasks_in_sequence_reject_a_prior_counted_twice(seed, record):
+    found = sequential_ranks(300, seed, double_prior=True).p_values()
+    record.reject("ranks, journey", "prior counted twice", "tasks in sequence", found)
