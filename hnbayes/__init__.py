@@ -7,7 +7,7 @@ from hnbayes import laplace, likelihoods, priors
 from hnbayes._version import __version__
 from hnbayes.inference_data import to_inference_data
 from hnbayes.params import ParamSpec
-from hnbayes.posterior import Posterior, load, resume, sample
+from hnbayes.posterior import EnsembleTraining, Posterior, deep_ensemble, load, resume, sample
 from hnbayes.potentials import Potential, log_prob_standard_normal_prior, nn_pot_energy
 from hnbayes.sampling import HMC, MCMC, NUTS, Draws, MultiChainHMC, SamplingWarning, read_draws, sample_potential
 
@@ -16,12 +16,14 @@ __all__ = [
     "MCMC",
     "NUTS",
     "Draws",
+    "EnsembleTraining",
     "MultiChainHMC",
     "ParamSpec",
     "Posterior",
     "Potential",
     "SamplingWarning",
     "__version__",
+    "deep_ensemble",
     "laplace",
     "likelihoods",
     "load",

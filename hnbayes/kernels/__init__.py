@@ -4,6 +4,7 @@ from hnbayes.kernels.hmc import HMC
 from hnbayes.kernels.integrators import leapfrog
 from hnbayes.kernels.kernel import Finished, Kernel, State
 from hnbayes.kernels.metropolis import RandomWalkMetropolis
+from hnbayes.kernels.microcanonical import MAMCLMC, MCLMC
 from hnbayes.kernels.nuts import NUTS
 
-__all__ = ["HMC", "NUTS", "Finished", "Kernel", "RandomWalkMetropolis", "State", "leapfrog"]
+__all__ = ["HMC", "MAMCLMC", "MCLMC", "NUTS", "Finished", "Kernel", "RandomWalkMetropolis", "State", "leapfrog"]

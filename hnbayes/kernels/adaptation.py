@@ -263,6 +263,9 @@ def find_step_size(kernel: Kernel, state: State) -> Host:
     Returns:
         Step sizes, (C,).
     """
+    own = kernel.first_step_size(state)
+    if own is not None:
+        return own
     if not kernel.uses_gradient:
         return np.full(state.chains, 2.38 / np.sqrt(state.position.shape[1]))
     step_size = state.step_size.copy()

@@ -37,6 +37,7 @@ class State:
         metric: the mass matrices; read while a transition runs, so change a chain's only between transitions.
         fresh: whether a chain has yet to begin its transition, (C,).
         path: the transition on its way; each kernel has its own kind.
+        length: of trajectories, for kernels that adapt it, (C,) float64.
         rows: 0, ..., C - 1.
     """
 
@@ -50,9 +51,12 @@ class State:
     metric: Metric
     fresh: Host
     path: Any = None
+    length: Host = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
         self.rows = np.arange(len(self.energy))
+        if not len(self.length):
+            self.length = np.ones(len(self.energy))
 
     @property
     def chains(self) -> int:
@@ -181,6 +185,10 @@ class Kernel(ABC):
     @abstractmethod
     def advance(self, state: State) -> tuple[State, Finished | None]:
         """One evaluation of U for every chain; says which chains have completed a transition by it."""
+
+    def first_step_size(self, state: State) -> Host | None:
+        """Where step sizes start, (C,), for kernels that know better than `find_step_size`; None for others."""
+        return None
 
     def step(self, state: State) -> tuple[State, dict[str, Host]]:
         """One whole transition of every chain; chains that are done early wait.

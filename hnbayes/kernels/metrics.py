@@ -41,6 +41,14 @@ class Metric(ABC):
     def displacement(self, z: Array, ix: Any = None) -> Array:
         """M^(-1/2) z: a draw of N(0, M^-1) from standard normal z, shape (R, D)."""
 
+    def pullback(self, gradient: Array, ix: Any = None) -> Array:
+        """Gradients with respect to z, where q = M^(-1/2) z as `displacement` has it, shape (R, D).
+
+        Raises:
+            NotImplementedError: unless the metric is diagonal or dense, as microcanonical kernels need it.
+        """
+        raise NotImplementedError(f"a {type(self).__name__} has no pullback; use a diagonal or dense metric.")
+
     @property
     @abstractmethod
     def inverse(self) -> Array:
@@ -95,6 +103,10 @@ class DiagonalMetric(Metric):
         """M^(-1/2) z, shape (R, D)."""
         return z * self._rows(self._root, ix)
 
+    def pullback(self, gradient: Array, ix: Any = None) -> Array:
+        """M^(-1/2) times the gradient, shape (R, D)."""
+        return gradient * self._rows(self._root, ix)
+
 
 class DenseMetric(Metric):
     """A full mass matrix, through the Cholesky factor L of M^-1 = L L^T."""
@@ -122,6 +134,10 @@ class DenseMetric(Metric):
     def displacement(self, z: Array, ix: Any = None) -> Array:
         """L z, shape (R, D)."""
         return (self._rows(self._lower, ix) @ z[..., None])[..., 0]
+
+    def pullback(self, gradient: Array, ix: Any = None) -> Array:
+        """L^T times the gradient, shape (R, D)."""
+        return (gradient[..., None, :] @ self._rows(self._lower, ix))[..., 0, :]
 
 
 def as_metric(inverse_mass: float | Tensor, dimension: int, vectors: Vectors) -> Metric:

@@ -91,17 +91,10 @@ class Model:
             y: data as the likelihood takes them.
             compile: see `Potential`.
         """
-        prior_function = self.bound.log_prob_func
 
         def U(q: Tensor) -> Tensor:
-            log_joint, values = self.coordinates.log_prob(q)
-            weights = self.bound.weights_of(values)
-            if prior_function is not None:
-                # The latents are the weights and come first.
-                log_joint = log_joint + prior_function(q[: self.function.spec.size])
-            output = self.function(weights, X)
-            parameters = {name: values[name] for name in self.learned}
-            return -(log_joint + self.likelihood.total_log_prob(output, y, **parameters))
+            log_prior, log_likelihood = self.log_terms(q, X, y)
+            return -(log_prior + log_likelihood)
 
         def outputs(q: Tensor) -> Tensor:
             return self.function(self.bound.weights_of(self.coordinates.constrain(q)[0]), X)
@@ -109,6 +102,26 @@ class Model:
         learned = tuple(self.learned.values())
         parts = potential_parts(self.bound, learned, self.likelihood, outputs, X, y, self.like)
         return Potential(U, spec=self.spec, compile=compile, parts=parts)
+
+    def log_terms(self, q: Tensor, X: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The log prior density of a position (D,) on the unconstrained axes, and the log likelihood of some data.
+
+        Args:
+            q: the position; for several at once, use `torch.func.vmap`.
+            X: inputs (N, ...).
+            y: data as the likelihood takes them.
+
+        Returns:
+            Two 0-dimensional tensors, both normalised.
+        """
+        log_prior, values = self.coordinates.log_prob(q)
+        weights = self.bound.weights_of(values)
+        if self.bound.log_prob_func is not None:
+            # The latents are the weights and come first.
+            log_prior = log_prior + self.bound.log_prob_func(q[: self.function.spec.size])
+        output = self.function(weights, X)
+        parameters = {name: values[name] for name in self.learned}
+        return log_prior, self.likelihood.total_log_prob(output, y, **parameters)
 
     def values(self, positions: Tensor) -> dict[str, Tensor]:
         """All latents on their own scales.

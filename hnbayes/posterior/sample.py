@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hnbayes._checks import check_choice, check_count
 from hnbayes.kernels.kernel import Kernel
+from hnbayes.posterior.ensemble import EnsembleTraining, train
 from hnbayes.posterior.model import Model
 from hnbayes.posterior.output_layer import WhitenedOutput
 from hnbayes.posterior.posterior import Posterior
@@ -41,7 +42,7 @@ def sample(
     chains: int = 4,
     warmup: int = 1000,
     draws: int = 1000,
-    init: str | Tensor = "map",
+    init: str | Tensor | EnsembleTraining = "map",
     map_steps: int = 1000,
     output_layer: str = "weights",
     seed: int | None = None,
@@ -69,8 +70,9 @@ def sample(
         warmup: transitions of warm-up a chain.
         draws: transitions a chain after that.
         init: where chains start: "map", a draw of the prior, of each chain its own, moved towards a mode by an
-            optimiser; "prior", a draw of the prior; "module", the network's weights, all chains alike; or positions
-            (C, D).
+            optimiser; "prior", a draw of the prior; "module", the network's weights, all chains alike; "ensemble",
+            or an `EnsembleTraining` that says how, at the members of a deep ensemble, trained on minibatches with early
+            stopping (see `hnbayes.deep_ensemble`); or positions (C, D).
         map_steps: steps of the optimiser.
         output_layer: "weights" samples it as the rest; "whitened" on axes where it is standard normal given the rest,
             for regressions with little noise, where "weights" takes very long trajectories. The posterior is the same,
@@ -105,7 +107,12 @@ def sample(
     stored = folder is not None
     U = model.potential(inputs, data, compile) if whitened is None else whitened.potential(compile, stored)
     chain_ids = options.get("chain_ids") or range(chains)
-    positions = starts(model, U, init, chain_ids, seed, map_steps, whitened)
+    if isinstance(init, EnsembleTraining) or (isinstance(init, str) and init == "ensemble"):
+        training = init if isinstance(init, EnsembleTraining) else None
+        positions = train(model, inputs, data, chain_ids, seed, training).positions
+        positions = positions if whitened is None else whitened.from_weights(positions)
+    else:
+        positions = starts(model, U, init, chain_ids, seed, map_steps, whitened)
     if folder is not None:
         write_model(folder, model, inputs, data, output_layer)
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from hnbayes.potentials.base import Potential
 from hnbayes.priors import Latent
 from hnbayes.rng import seeded
 
-INITS = ("map", "prior", "module")
+INITS = ("map", "prior", "module", "ensemble")
 LEARNING_RATE = 0.03
 # Distinguishes the randomness of a start from that of the chain, whose streams are (seed, chain).
 START_KEY = 1
@@ -43,7 +43,7 @@ def starts(
     Args:
         model: the model.
         U: its potential.
-        init: "map", "prior", "module", or a tensor (C, D).
+        init: "map", "prior", "module", or a tensor (C, D); "ensemble" is `hnbayes.posterior.ensemble`'s.
         chain_ids: the chains' numbers: chain c starts at a function of (seed, c).
         seed: of the draws.
         map_steps: steps of the optimiser.
@@ -60,7 +60,7 @@ def starts(
         return on_axes(_checked(init, model, len(chain_ids)))
     check_choice("init", init, INITS)
     if init == "module":
-        position = model.coordinates.unconstrain(_of_module(model))
+        position = at_weights(model, model.function.like())
         # With the output layer integrated out where it is whitened.
         return _fit_learned(model, U, on_axes(position.repeat(len(chain_ids), 1)), map_steps)
     rows = [_prior_draw(model, _start_seed(seed, chain), strict=init == "prior") for chain in chain_ids]
@@ -68,7 +68,7 @@ def starts(
         return on_axes(torch.stack(rows))
     # Far from the data's output layer epsilon would be huge: the climb begins near its conditional posterior instead.
     positions = torch.stack(rows) if whitened is None else whitened.standardised(torch.stack(rows))
-    return _climb(U, positions, _bounds(model, seed), map_steps)
+    return _climb(U, positions, bounds_of(model, seed), map_steps)
 
 
 def _checked(init: Tensor, model: Model, chains: int) -> Tensor:
@@ -104,20 +104,20 @@ def _prior_draw(model: Model, seed: int, strict: bool) -> Tensor:
                     f"init='prior' needs a prior that can be drawn from; {model.prior!r} can't: {error} "
                     "Use init='map' or 'module'."
                 ) from error
-            position = model.coordinates.unconstrain(_of_module(model))
+            position = at_weights(model, model.function.like())
             position = position + SPREAD * torch.randn(len(position), dtype=position.dtype).to(position.device)
         return position
 
 
-def _of_module(model: Model) -> dict[str, Tensor]:
-    """Latents that stand for the network's weights; learned parameters at the middle of their axes."""
-    values = model.bound.values_of(model.function.like())
+def at_weights(model: Model, weights: Mapping[str, Tensor]) -> Tensor:
+    """The position (D,) that stands for some weights; learned parameters at the middle of their axes."""
+    values = model.bound.values_of(weights)
     middle = model.coordinates.constrain(model.like.new_zeros(model.spec.size))[0]
-    return {**values, **{name: middle[name] for name in model.learned}}
+    return model.coordinates.unconstrain({**values, **{name: middle[name] for name in model.learned}})
 
 
 @dataclass(frozen=True)
-class _Bounds:
+class Bounds:
     """What an optimiser keeps to, each (D,): the size of its steps (0 holds a coordinate), and the ends of its way."""
 
     scale: Tensor
@@ -125,7 +125,7 @@ class _Bounds:
     high: Tensor
 
 
-def _bounds(model: Model, seed: int) -> _Bounds:
+def bounds_of(model: Model, seed: int) -> Bounds:
     r"""Steps in proportion to the prior's spread; scales kept within all but the last tails of their priors.
 
     A mode needs guards that a posterior doesn't: the joint density of weights and a noise scale grows without limit
@@ -144,7 +144,7 @@ def _bounds(model: Model, seed: int) -> _Bounds:
                 scale[at] = draws.std().clamp(1e-3, 10.0)
                 if not model.coordinates.is_real(latent):
                     low[at], high[at] = draws.quantile(TAIL), draws.quantile(1 - TAIL)
-    return _Bounds(scale, low, high)
+    return Bounds(scale, low, high)
 
 
 def _draws(model: Model, latent: Latent) -> Tensor | None:
@@ -164,15 +164,15 @@ def _fit_learned(model: Model, U: Potential, positions: Tensor, steps: int) -> T
     """Positions with the likelihood's parameters fitted, and the weights where they were."""
     if not model.learned:
         return positions
-    bounds = _bounds(model, 0)
+    bounds = bounds_of(model, 0)
     scale = torch.zeros_like(bounds.scale)
     for name in model.learned:
         at = model.spec.indices(name)
         scale[at.start : at.stop] = 1.0
-    return _climb(U, positions, _Bounds(scale, bounds.low, bounds.high), min(steps, 300))
+    return _climb(U, positions, Bounds(scale, bounds.low, bounds.high), min(steps, 300))
 
 
-def _climb(U: Potential, positions: Tensor, bounds: _Bounds, steps: int) -> Tensor:
+def _climb(U: Potential, positions: Tensor, bounds: Bounds, steps: int) -> Tensor:
     """Towards a mode of each chain by Adam, all in one batch; the best position on each way."""
     if steps == 0:
         return positions

@@ -15,11 +15,12 @@ from hnbayes.kernels.hmc import HMC, QUARTER_PERIOD
 from hnbayes.kernels.kernel import Kernel
 from hnbayes.kernels.metrics import Metric, as_metric, identity_metric
 from hnbayes.kernels.metropolis import RandomWalkMetropolis
+from hnbayes.kernels.microcanonical import MAMCLMC, MCLMC
 from hnbayes.kernels.nuts import NUTS
 from hnbayes.params import ParamSpec
 from hnbayes.sampling.callbacks import Callback
 
-KERNELS = ("nuts", "hmc", "metropolis")
+KERNELS = ("nuts", "hmc", "metropolis", "mclmc", "mamclmc")
 METRICS = ("diag", "dense", "unit")
 # Leapfrog steps that a NUTS transition of a network posterior is taken to need, for the decision on compiling.
 ASSUMED_STEPS = 64
@@ -84,7 +85,9 @@ def make_kernel(kernel: str | Kernel, num_steps: int | None, max_tree_depth: int
     check_choice("kernel", kernel, KERNELS)
     if kernel == "hmc":
         return HMC(num_steps)
-    return NUTS(max_tree_depth) if kernel == "nuts" else RandomWalkMetropolis()
+    if kernel == "nuts":
+        return NUTS(max_tree_depth)
+    return {"metropolis": RandomWalkMetropolis, "mclmc": MCLMC, "mamclmc": MAMCLMC}[kernel]()
 
 
 def block_structure(blocks: Sequence[Sequence[str]], spec: ParamSpec | None) -> Host:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from hnbayes.kernels.adaptation import Adaptation, find_step_size
+from hnbayes.kernels.adaptation import find_step_size
 from hnbayes.kernels.arrays import Host
 from hnbayes.kernels.kernel import Kernel, State
 from hnbayes.kernels.metrics import Metric
+from hnbayes.kernels.microcanonical_adaptation import adaptation_of
 from hnbayes.potentials.base import Potential
 from hnbayes.rng import chain_streams
 from hnbayes.sampling.draw_files import DrawFiles
@@ -112,14 +113,15 @@ def assemble(
             return files
         return Recorder(chains, draws, dimension, state.positions_tensor().dtype, kernel.stats)
 
-    adaptation = Adaptation(
+    adaptation = adaptation_of(
+        kernel,
         state,
         settings.warmup,
         settings.target_accept,
-        settings.adapt_step_size,
-        settings.metric,
-        settings.pooled,
-        structure,
+        step_size=settings.adapt_step_size,
+        metric=settings.metric,
+        pooled=settings.pooled,
+        structure=structure,
     )
     warmup = recorder("warmup", settings.warmup) if settings.save_warmup else None
     draws = recorder("draws", settings.draws // settings.thin)

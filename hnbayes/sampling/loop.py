@@ -281,6 +281,7 @@ def _write(final: State, chains: Host, state: State, rows: Host) -> None:
     final.position[to], final.gradient[to] = state.position[ix], state.gradient[ix]
     final.energy[chains] = state.energy[rows]
     final.step_size[chains] = state.step_size[rows]
+    final.length[chains] = state.length[rows]
     inverse = state.metric.host_inverse()
     if len(inverse) == state.chains and len(final.metric.host_inverse()) == final.chains:
         final.metric.replace_rows(chains, inverse[rows])

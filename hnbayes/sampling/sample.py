@@ -71,7 +71,7 @@ def sample_potential(
     Args:
         potential: U, a `Potential` or a function from a position (D,) to a scalar tensor.
         initial_positions: (C, D), or C tensors (D,); float32 or float64, on the device to sample on.
-        kernel: "nuts", "hmc", "metropolis", or a kernel of `hnbayes.kernels`.
+        kernel: "nuts", "hmc", "metropolis", "mclmc" (biased, see `MCLMC`), "mamclmc", or a kernel of `hnbayes.kernels`.
         warmup: transitions of warm-up a chain, in which step size and metric adapt (Stan's three phases).
         draws: transitions a chain after warm-up.
         step_size: where the step size starts; None searches. For Metropolis, the proposal's scale.

@@ -16,9 +16,10 @@ from hnbayes._version import __version__
 from hnbayes.kernels.hmc import HMC
 from hnbayes.kernels.kernel import Kernel
 from hnbayes.kernels.metropolis import RandomWalkMetropolis
+from hnbayes.kernels.microcanonical import MAMCLMC, MCLMC
 from hnbayes.kernels.nuts import NUTS
 
-KERNELS: dict[str, type[Kernel]] = {cls.__name__: cls for cls in (NUTS, HMC, RandomWalkMetropolis)}
+KERNELS: dict[str, type[Kernel]] = {cls.__name__: cls for cls in (NUTS, HMC, RandomWalkMetropolis, MCLMC, MAMCLMC)}
 FORMAT = 1
 
 

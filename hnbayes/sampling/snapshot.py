@@ -21,7 +21,7 @@ from hnbayes.sampling.loop import Progress
 
 Arrays = dict[str, Host]
 # The arrays of a State; its metric, streams and path are stored apart.
-FIELDS = ("position", "energy", "gradient", "step_size", "fresh")
+FIELDS = ("position", "energy", "gradient", "step_size", "fresh", "length")
 
 
 def take(progress: Progress, adaptation: Adaptation | None) -> tuple[Arrays, dict[str, Any]]:
@@ -108,6 +108,8 @@ def put_back(
 def _fill(state: State, name: str, arrays: Arrays) -> None:
     """Set the arrays of a state."""
     for field in FIELDS:
+        if field == "length" and f"{name}.{field}" not in arrays:
+            continue  # written before there were kernels that have one
         values = arrays[f"{name}.{field}"]
         present = getattr(state, field)
         if tuple(values.shape) != tuple(present.shape):

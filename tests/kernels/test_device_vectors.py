@@ -18,7 +18,7 @@ from hnbayes.rng import chain_streams
 
 # On a Gaussian, trajectories from neighbouring points stay together, so rounding errors don't grow.
 TARGET = gaussian([[1.0, 0.6, 0.0], [0.6, 2.0, -0.3], [0.0, -0.3, 0.5]])
-every_kernel = pytest.mark.parametrize("kernel", ["nuts", "hmc", "metropolis"])
+every_kernel = pytest.mark.parametrize("kernel", ["nuts", "hmc", "metropolis", "mclmc", "mamclmc"])
 
 
 class CountingVectors(DeviceVectors):
@@ -103,12 +103,14 @@ def test_tensors_give_the_draws_of_arrays(kernel, metric):
     CountingVectors.used = 0
     difference = largest_difference(run(kernel, metric), run(kernel, metric, CountingVectors))
     assert CountingVectors.used > 50
-    assert difference < 1e-10
+    # Step sizes that follow from squared energy errors, small differences of large numbers, lose digits.
+    assert difference < (1e-6 if "mclmc" in kernel else 1e-10)
 
 
 @every_kernel
 def test_comparison_rejects_lost_precision(kernel):
-    assert largest_difference(run(kernel, "dense"), run(kernel, "dense", SinglePrecision)) > 1e-8
+    least = 1e-5 if "mclmc" in kernel else 1e-8
+    assert largest_difference(run(kernel, "dense"), run(kernel, "dense", SinglePrecision)) > least
 
 
 @pytest.mark.parametrize("inverse_mass", [torch.tensor(0.8), torch.tensor([1.0, 2.0, 0.5]), TARGET.covariance])

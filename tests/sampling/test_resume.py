@@ -26,7 +26,7 @@ from hnbayes.sampling.callbacks import StopSampling
 
 pytestmark = pytest.mark.filterwarnings("ignore::hnbayes.sampling.SamplingWarning")  # runs are short
 BENT = banana([1.0, 0.8, 1.2, 1.5], [0.3, -0.4, 0.2])
-KERNELS = ("nuts", "hmc", "metropolis")
+KERNELS = ("nuts", "hmc", "metropolis", "mclmc", "mamclmc")
 
 
 def slow(value):
