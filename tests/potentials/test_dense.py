@@ -343,6 +343,14 @@ def test_data_that_c_cannot_read_go_the_general_way(change):
     assert_as_autograd(U, positions(U), mode="captured")
 
 
+def test_large_networks_go_the_general_way(monkeypatch):
+    X, y = data(30, (4, 5, 1), "gaussian")
+    monkeypatch.setattr("hnbayes.potentials.dense.function.LARGEST", 30)
+    U = potential(stack((4, 5, 1)), X, y)
+    assert U.spec.size == 31
+    assert_as_autograd(U, positions(U), mode="captured")
+
+
 def test_other_likelihoods_and_no_capturing_go_their_own_way():
     X, y = data(30, (4, 5, 1), "gaussian")
     net = stack((4, 5, 1))

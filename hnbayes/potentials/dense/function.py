@@ -15,6 +15,9 @@ from hnbayes.potentials.dense.library import library
 from hnbayes.potentials.dense.parts import Parts
 from hnbayes.potentials.host import Arrays, HostFunction
 
+# Of more parameters the products are those for which torch's BLAS, blocked for all caches and with threads within a
+# product, was made.
+LARGEST = 200_000
 # As dense.c numbers them.
 LOSSES = {"squares": 0, "categorical": 1, "bernoulli": 2}
 
@@ -26,7 +29,7 @@ def dense_function(parts: Parts, positions: Tensor) -> HostFunction | None:
         parts: of the potential.
         positions: a batch (C, D) like those to come.
     """
-    if not _plain_data(parts, positions):
+    if positions.shape[1] > LARGEST or not _plain_data(parts, positions):
         return None
     layers = find_layers(parts.outputs, parts.inputs, positions[0].detach())
     if not layers or not _fits(parts, layers):
