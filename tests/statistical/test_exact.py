@@ -54,7 +54,7 @@ def test_invariance_rejects(mutant, seed, record, monkeypatch):
     record.reject("invariance", f"{mutant.family}, {mutant.name}", "banana", found)
 
 
-@every_sampler
+@rows(lambda sampler: sampler.reversible)
 @every_joint
 def test_ranks_are_uniform(sampler, joint, seed, full, record):
     ranks = rank_test(sampler, JOINTS[joint], chains_for(sampler, full, 1000, 24), seed)
