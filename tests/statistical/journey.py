@@ -210,13 +210,13 @@ def _task_design(task: int) -> Tensor:
     return q * (0.5 + standard_normal(1, SIZE, 300 + task).abs())
 
 
-def sequential_ranks(count: int, seed: int, double_prior: bool = False) -> Ranks:
+def sequential_ranks(count: int, seed: int, again: int = 0) -> Ranks:
     """Ranks of the weights of a linear model whose tasks come one after another, by an EWC prior and NUTS for the last.
 
     Args:
         count: sequences of data sets.
         seed: of everything.
-        double_prior: counts the first prior again with the last task.
+        again: how often the first prior is counted again with the last task.
     """
     places = np.random.default_rng((seed, 33)).integers(0, PLACES, count)
     first = DiagGaussian(torch.tensor([0.5, 0.0, -1.0], dtype=torch.float64), torch.tensor([1.0, 2.0, 0.5]).double())
@@ -235,7 +235,7 @@ def sequential_ranks(count: int, seed: int, double_prior: bool = False) -> Ranks
             with torch.no_grad():
                 net.weight.copy_(mode[None])
             belief = from_fisher(net, (X, y[:, None]), prior=belief, likelihood="gaussian", noise_variance=VARIANCE)
-        if double_prior:
+        for _ in range(again):
             belief = belief * first
         U = hnbayes.nn_pot_energy(net, X, y[:, None], belief, tau_pred=1 / VARIANCE)
         both = hnbayes.sample_potential(

@@ -54,7 +54,7 @@ def test_invariance_rejects(mutant, seed, record, monkeypatch):
     record.reject("invariance", f"{mutant.family}, {mutant.name}", "banana", found)
 
 
-@every_sampler
+@rows(lambda sampler: sampler.reversible)
 @every_joint
 def test_ranks_are_uniform(sampler, joint, seed, full, record):
     ranks = rank_test(sampler, JOINTS[joint], chains_for(sampler, full, 1000, 24), seed)
@@ -73,14 +73,14 @@ def test_ranks_reject(mutant, seed, record, monkeypatch):
 @pytest.mark.parametrize("model", WRONG_MODELS)
 def test_ranks_reject_another_model(model, family, seed, record):
     wrong = WRONG_MODELS[model]
-    ranks = rank_test(PLAIN[family], wrong, 2000, seed)
+    ranks = rank_test(PLAIN[family], wrong, 1500, seed)
     record.reject("ranks", f"{family}, {model}", wrong.name, ranks.p_values())
 
 
 @every_batched
 @every_joint
 def test_joint_distribution_is_kept(sampler, joint, seed, full, record):
-    found = geweke(sampler, JOINTS[joint], 4000 if full else 1000, seed, rounds=25 if full else 6)
+    found = geweke(sampler, JOINTS[joint], 2000 if full else 1000, seed, rounds=12 if full else 6)
     record.hold("Geweke", sampler.name, joint, found)
 
 
