@@ -38,7 +38,19 @@ __all__ = [
 ]
 
 # Rooms that import libraries which not everybody needs, opened when they are first asked for.
-_LAZY = ("data", "diagnostics", "distributed", "hnets", "layers", "mnets", "plots", "pyro", "training", "utils")
+_LAZY = (
+    "data",
+    "diagnostics",
+    "distributed",
+    "hnets",
+    "layers",
+    "mnets",
+    "plots",
+    "pyro",
+    "sklearn",
+    "training",
+    "utils",
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -32,6 +32,7 @@ ALLOWED = {
     "priors": {"_checks", "_distributions", "params", "rng", "laplace", "potentials"},
     "posterior": {"_checks", "_untrusted", "_distributions", "_version", "params", "rng", "potentials", "kernels"}
     | {"sampling", "likelihoods", "priors", "inference_data", "laplace", "diagnostics"},
+    "sklearn": {"_checks", "kernels", "likelihoods", "posterior"},
     "plots": {"diagnostics"},
     "cli": {"_version", "_untrusted", "inference_data", "diagnostics", "plots", "priors", "posterior", "sampling"},
     "pyro": {"_checks", "_version", "params", "rng", "potentials", "kernels", "sampling", "inference_data"}
@@ -89,7 +90,7 @@ def test_files_are_small_rooms_without_asserts(path):
 
 
 def test_import_leaves_heavy_libraries_alone():
-    heavy = "arviz", "pyro", "matplotlib", "xarray", "tensorboard", "pandas"
+    heavy = "arviz", "pyro", "matplotlib", "xarray", "tensorboard", "pandas", "sklearn"
     code = f"import sys, hnbayes; print([m for m in {heavy!r} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -44,6 +44,10 @@ class Posterior:
     def __init__(self, model: Model, draws: Draws, X: Tensor, y: Tensor) -> None:
         self.model, self.draws, self.X, self.y = model, draws, X, y
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A model holds functions that can't be pickled; it is made again of its parts.
+        return _made_again, (self.net, self.model.likelihood, self.model.prior, self.draws, self.X, self.y)
+
     @property
     def net(self) -> nn.Module:
         """The network, as it was given."""
@@ -290,3 +294,8 @@ class Posterior:
                 f"{what} of {self.chains} chains and {self.num_draws} draws would take {total / 2**30:.1f} GiB, more "
                 f"than {CUBE_LIMIT / 2**30:.0f}. Pass fewer points; predict() and score() work in blocks."
             )
+
+
+def _made_again(net: nn.Module, likelihood: Any, prior: Any, draws: Draws, X: Tensor, y: Tensor) -> Posterior:
+    """The posterior that was pickled."""
+    return Posterior(Model(net, likelihood, prior, X), draws, X, y)

@@ -79,6 +79,22 @@ def test_moments_of_the_adjusted_kernel(target, metric):
     assert not draws.stats["diverging"].any()
 
 
+def funnel(q):
+    """v ~ N(0, 3^2), nine x ~ N(0, e^v)."""
+    return q[0] ** 2 / 18 + 0.5 * (q[1:] ** 2).sum() * torch.exp(-q[0]) + 4.5 * q[0]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::hnbayes.sampling.SamplingWarning")
+def test_the_funnel():
+    start = 0.1 * torch.randn(4, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for kernel, allowed in (("mamclmc", 0.0), ("mclmc", 0.5)):  # the second has a bias
+        draws = sample_potential(funnel, start, kernel=kernel, warmup=300, draws=600, seed=2, progress=False)
+        v = draws.positions[:, :, 0].numpy()
+        assert abs(v.mean()) < 4 * float(arviz.mcse(v, method="mean")) + allowed
+        assert 2.0 < v.std() < 4.0
+
+
 def bias_of_variances(energy_variance, draws=500):
     """The mean relative error of 100 variances, and its standard error, at a fixed length."""
     target = independent_gaussian(np.ones(100))

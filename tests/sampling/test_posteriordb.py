@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from posteriors import POSTERIORS, load
 
+from hnbayes.kernels import MCLMC
 from hnbayes.sampling import SamplingWarning, sample_potential
 
 # Seeds whose starting points lead no chain into the mixture's empty local mode (see `posteriors.py`).
@@ -49,6 +50,32 @@ def check_agreement(name, draws):
 @pytest.mark.parametrize("name", [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_posterior_agrees(name):
     check_agreement(name, run(name))
+
+
+MICROCANONICAL = ["eight_schools_noncentered", "gp_regr", pytest.param("arK", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("name", MICROCANONICAL)
+def test_posterior_agrees_by_the_adjusted_microcanonical_kernel(name):
+    check_agreement(name, run(name, kernel="mamclmc"))
+
+
+@pytest.mark.parametrize("name", MICROCANONICAL)
+def test_the_unadjusted_kernel_agrees_within_its_bias(name):
+    """What docs/beyond.md states: means within 0.15 standard deviations, these within 15%."""
+    posterior, draws = load(name), run(name, kernel="mclmc")
+    values = posterior.constrain(draws.positions)
+    assert ((values.mean((0, 1)) - posterior.mean).abs() < 0.15 * posterior.sd).all()
+    ratio = values.std((0, 1)) / posterior.sd
+    assert ratio.min() > 0.85
+    assert ratio.max() < 1.15
+
+
+@pytest.mark.filterwarnings("ignore::hnbayes.sampling.SamplingWarning")
+def test_agreement_rejects_the_unadjusted_kernel_at_large_steps():
+    draws = run("eight_schools_noncentered", kernel=MCLMC(energy_variance=0.5))
+    with pytest.raises(AssertionError):
+        check_agreement("eight_schools_noncentered", draws)
 
 
 @pytest.mark.slow
