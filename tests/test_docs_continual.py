@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import pathlib
-import re
-import warnings
-
 import torch
+from pages import DOCS, run_blocks
 
 from hnbayes.laplace import ewc_regularizer, si_regularizer
 
-PAGE = pathlib.Path(__file__).parent.parent / "docs" / "continual.md"
-
 
 def test_python_blocks_run():
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    names: dict[str, object] = {}
-    with warnings.catch_warnings():
-        # Runs this short are meant to show the calls, not to converge.
-        warnings.filterwarnings("ignore", category=UserWarning, message=".*(diverged|tree depth|E-BFMI).*")
-        for block in blocks:
-            exec(compile(block, str(PAGE), "exec"), names)
-
+    names = run_blocks(DOCS / "continual.md")
     for X, y in names["tasks"]:
         for net in (names["net"], names["si_net"]):
             assert (net(X).argmax(-1) == y).float().mean() > 0.8  # labels are noisy: no network gets all

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import pathlib
 import re
-import warnings
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pytest
-import torch
+from pages import DOCS, run_blocks
 
 from hnbayes.diagnostics import checks
 
-PAGE = pathlib.Path(__file__).parent.parent / "docs" / "diagnostics.md"
+PAGE = DOCS / "diagnostics.md"
 
 
 def test_python_blocks_run():
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    torch.manual_seed(0)
-    np.random.seed(0)  # noqa: NPY002 - the page uses NumPy's short form
-    names: dict[str, object] = {}
-    with warnings.catch_warnings():
-        # Runs this short are meant to show the calls, not to converge.
-        warnings.filterwarnings("ignore", category=UserWarning, message=".*(diverged|tree depth|E-BFMI|Pareto).*")
-        for block in blocks:
-            exec(compile(block, str(PAGE), "exec"), names)
+    names = run_blocks(PAGE)
     assert names["report"].verdict in ("ok", "look", "stop")
     assert names["elpd"].n_data_points == 40
     low, high = names["ax"].get_xlim()

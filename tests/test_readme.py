@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import pathlib
 import re
-import warnings
 
 import torch
+from pages import DOCS, ROOT, run_blocks
 
-README = pathlib.Path(__file__).parent.parent / "README.md"
+README = ROOT / "README.md"
 
 
 def test_python_blocks_run():
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
-    assert len(blocks) >= 5
-    torch.manual_seed(0)
-    names: dict[str, object] = {}
-    with warnings.catch_warnings():
-        # Runs this short are meant to show the calls, not to converge.
-        warnings.filterwarnings("ignore", category=UserWarning, message=".*(diverged|tree depth|E-BFMI).*")
-        for block in blocks:
-            exec(compile(block, str(README), "exec"), names)
+    names = run_blocks(README)
     error = abs(names["bands"]["mean"].values.squeeze() - torch.sin(2 * names["X"]).squeeze().numpy()).max()
     assert error < 0.3
     assert 0.5 < names["scores"]["coverage"] <= 1
@@ -40,12 +31,6 @@ def test_images_exist():
 
 
 def test_blocks_of_the_page_on_pyro_run():
-    page = README.parent / "docs" / "pyro.md"
-    names: dict[str, object] = {}
-    torch.manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
-            exec(compile(block, str(page), "exec"), names)
+    names = run_blocks(DOCS / "pyro.md", ignore=".*")
     assert names["functions"].shape == (2, 30, 30, 1)
     assert "prior_predictive" in names["idata"].groups()

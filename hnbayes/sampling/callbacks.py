@@ -14,6 +14,8 @@ from tqdm.auto import tqdm
 from hnbayes._checks import describe
 from hnbayes.kernels.arrays import Host
 
+__all__ = ["Event", "LogProgress", "ProgressBar", "StopSampling", "TensorBoard"]
+
 
 class StopSampling(Exception):  # noqa: N818 - it asks for something, it is no error
     """Raised by a callback to end a run; the draws so far are returned."""
