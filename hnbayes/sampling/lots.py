@@ -1,9 +1,9 @@
 """Lots: what a run that is spread over processes is divided in.
 
 A lot is some of the run's chains: one for up to three chains, two for up to 32, then as many as make 16 lots. It is
-evaluated in a batch of its own, by one thread, and has checkpoints of its own. How chains are divided follows from their
-number alone, so that a chain's draws are the same, bit for bit, whatever the number of processes that share the lots
-among them, before and after a stop. The draws of all lots go to the same files.
+evaluated in a batch of its own, by one thread, and has checkpoints of its own. How chains are divided follows from
+their number alone, so that a chain's draws are the same, bit for bit, whatever the number of processes that share the
+lots among them, before and after a stop. The draws of all lots go to the same files.
 """
 
 from __future__ import annotations
