@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hnbayes._checks import check_count, describe
 from hnbayes.kernels.kernel import Kernel
 from hnbayes.potentials.base import Potential
-from hnbayes.potentials.evaluators import FLOPS_PER_SECOND, SECONDS_PER_NODE
+from hnbayes.potentials.evaluators import SECONDS_PER_NODE
 from hnbayes.potentials.sequential import sequential_value, sequential_value_and_grad
 from hnbayes.sampling.callbacks import Callback, ProgressBar
 from hnbayes.sampling.crew import Crew, Outcome, pickled
@@ -58,7 +58,9 @@ class Spreader(Protocol):
 Cores = int | Literal["auto"] | Spreader | None
 # What `cores="auto"` reckons with: the start of a worker, in seconds, and the operations of a kernel's step.
 START_SECONDS = 5.0
-KERNEL_NODES = 30
+KERNEL_NODES = 60
+# What a core does on a small network in one batch (1.6 million in 50 us); to take it for less would spread too early.
+FLOPS_IN_BATCH = 3e10
 
 
 def check_cores(cores: Any) -> Cores:
@@ -106,10 +108,10 @@ def automatic(U: Potential, positions: Tensor, evaluations: int, gradient: bool)
     if workers < 2:
         return None
     nodes, flops = _counted(U, positions[:1], gradient)
-    alone = (nodes + KERNEL_NODES) * SECONDS_PER_NODE + chains * flops / FLOPS_PER_SECOND
+    alone = (nodes + KERNEL_NODES) * SECONDS_PER_NODE + chains * flops / FLOPS_IN_BATCH
     lots = divide(chains)
     turns, size = -(-len(lots) // workers), len(lots[0])
-    spread = turns * ((nodes + KERNEL_NODES) * SECONDS_PER_NODE + size * flops / FLOPS_PER_SECOND)
+    spread = turns * ((nodes + KERNEL_NODES) * SECONDS_PER_NODE + size * flops / FLOPS_IN_BATCH)
     return workers if evaluations * (alone - spread) > START_SECONDS else None
 
 

@@ -1,9 +1,9 @@
 """Lots: what a run that is spread over processes is divided in.
 
-A lot is some of the run's chains, one chain for up to `MOST_LOTS` of them. It is evaluated in a batch of its own, by
-one thread, and has checkpoints of its own. How chains are divided follows from their number alone, so that a chain's
-draws are the same, bit for bit, whatever the number of processes that share the lots among them, before and after a
-stop. The draws of all lots go to the same files.
+A lot is some of the run's chains: one for up to three chains, two for up to 32, then as many as make 16 lots. It is
+evaluated in a batch of its own, by one thread, and has checkpoints of its own. How chains are divided follows from
+their number alone, so that a chain's draws are the same, bit for bit, whatever the number of processes that share the
+lots among them, before and after a stop. The draws of all lots go to the same files.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ from hnbayes.sampling.snapshot import adapted
 
 # More are of no use to the machines that this is for, and each costs an evaluation of its own.
 MOST_LOTS = 16
+PAIRS_FROM = 4
 LOT = "lot-{:02d}"
 Lot = tuple[int, ...]
 
 
 def divide(chains: int) -> tuple[Lot, ...]:
     """The lots of a run of so many chains: neighbours, equally many in each but the last."""
-    size = -(-chains // MOST_LOTS)
+    # Two chains in a batch cost little more than one; fewer lots would leave cores without work.
+    size = 1 if chains < PAIRS_FROM else max(2, -(-chains // MOST_LOTS))
     return tuple(tuple(range(first, min(first + size, chains))) for first in range(0, chains, size))
 
 

@@ -10,6 +10,7 @@ scikit-learn has the data of diabetes and digits.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 import warnings
 
@@ -32,21 +33,30 @@ def main() -> None:
     problem = kind() if isinstance(kind, type) else kind
     chains, warmup, draws = (getattr(args, name) or getattr(kind, name) for name in ("chains", "warmup", "draws"))
     U = problem.torch_potential()
-    print("cores  wall s  gradients/s  start s  (gradients)", flush=True)
+    print("cores  wall s  gradients/s  CPU s  start: wall s  CPU s  (gradients)", flush=True)
     for seed in range(args.rounds):
         start = torch.from_numpy(problem.starts(chains, seed))
         for text in args.cores:
             options = {"seed": seed, "cores": None if text == "none" else int(text), "progress": False}
-            began = time.perf_counter()
+            began, before = time.perf_counter(), cpu_seconds()
             hnbayes.sample_potential(U, start, warmup=0, draws=1, step_size=1e-4, adapt_step_size=False, **options)
-            starting = time.perf_counter() - began
+            starting, start_cpu = time.perf_counter() - began, cpu_seconds() - before
             U.reset()
-            began = time.perf_counter()
+            began, before = time.perf_counter(), cpu_seconds()
             found = hnbayes.sample_potential(U, start, warmup=warmup, draws=draws, save_warmup=True, **options)
-            wall = time.perf_counter() - began
+            wall, busy = time.perf_counter() - began, cpu_seconds() - before
             steps = sum(int(stats["n_steps"].sum()) for stats in (found.warmup_stats, found.stats))
-            print(f"{text:>5} {wall:7.1f} {steps / wall:12,.0f} {starting:8.2f}  ({steps})", flush=True)
+            print(
+                f"{text:>5} {wall:7.1f} {steps / wall:12,.0f} {busy:6.1f} {starting:14.2f} {start_cpu:6.1f}  ({steps})",
+                flush=True,
+            )
             U.reset()
+
+
+def cpu_seconds() -> float:
+    """What this process and the workers that have ended have taken of CPUs; other programs don't lengthen it much."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 if __name__ == "__main__":
