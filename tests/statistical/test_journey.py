@@ -21,7 +21,7 @@ def test_networks(centred, seed, full, record):
         record,
         "hnbayes.sample",
         f"network, {'' if centred else 'non-'}centred",
-        network_ranks(100 if full else 12, seed, centred=centred),
+        network_ranks(100 if full else 8, seed, centred=centred),
     )
 
 
@@ -33,7 +33,7 @@ def test_networks_reject_another_prior_of_the_noise(seed, record):
 
 @pytest.mark.parametrize("case", PYRO_CASES)
 def test_pyro_models(case, seed, full, record):
-    hold(record, "VectorizedMCMC", f"Pyro model, {case}", pyro_ranks(PYRO_CASES[case], 80 if full else 15, seed))
+    hold(record, "VectorizedMCMC", f"Pyro model, {case}", pyro_ranks(PYRO_CASES[case], 80 if full else 8, seed))
 
 
 @pytest.mark.slow
@@ -45,7 +45,7 @@ def test_pyro_models_reject_another_prior(case, wrong, seed, record):
 
 
 def test_tasks_in_sequence(seed, full, record):
-    hold(record, "EWC prior", "tasks in sequence", sequential_ranks(100 if full else 15, seed))
+    hold(record, "EWC prior", "tasks in sequence", sequential_ranks(100 if full else 8, seed))
 
 
 @pytest.mark.slow
