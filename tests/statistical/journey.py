@@ -54,27 +54,24 @@ def outputs_by_hand(weights: dict[str, Tensor], X: Tensor) -> Tensor:
     return (hidden @ weights["2.weight"].mT + weights["2.bias"][..., None, :])[..., 0]
 
 
-def network_ranks(
-    count: int, seed: int, scale: float = 1.0, noise: float = 1.0, centred: bool = False, without_jacobian: bool = False
-) -> Ranks:
-    """Ranks of weights, their learned scale, the learned noise, predictions and U, through `hnbayes.sample`.
+def network_ranks(count: int, seed: int, centred: bool = False, noise: float = 1.0) -> Ranks:
+    """Ranks of weights, their learned scale, the learned noise, predictions and errors, through `hnbayes.sample`.
 
     Args:
         count: data sets.
         seed: of everything.
-        scale: 1, or a factor by which the model's prior of the weights' scale is wrong.
-        noise: the same of the noise.
         centred: how the model is parametrised.
-        without_jacobian: leaves the logarithm of the noise without its Jacobian.
+        noise: a factor by which the model's prior of the noise is wrong.
     """
     rng = np.random.default_rng((seed, 31))
     generator = torch.Generator().manual_seed(1000 + seed)
     places = rng.integers(0, PLACES, count)
     states, names = [], ()
-    likelihood = Gaussian(torch.distributions.HalfNormal(0.5 * noise))
-    prior = HierarchicalNormal(0.8 * scale, per="all", centred=centred)
+    likelihood = Gaussian(torch.distributions.Gamma(4.0, 8.0 / noise))
+    prior = HierarchicalNormal(torch.distributions.Gamma(4.0, 5.0), per="all", centred=centred)
     for number in range(count):
-        tau, sigma = (abs(float(torch.randn((), generator=generator))) * s for s in (0.8, 0.5))
+        # Away from 0, where a fixed step size would be too long.
+        tau, sigma = rng.gamma(4.0, 0.2), rng.gamma(4.0, 0.125)
         weights = {
             name: tau * torch.randn(shape, generator=generator, dtype=torch.float64) for name, shape in WEIGHTS.items()
         }
@@ -98,7 +95,6 @@ def network_ranks(
             draws=PLACES - 1,
             step_size=0.12 if not centred else 0.06,
             seed=1000 * seed + number,
-            compile=False if without_jacobian else "auto",
             **FIXED,
         )
         found = post.params()
@@ -137,10 +133,10 @@ class PyroCase:
     step_size: float
 
 
-def _groups(y: Tensor, scale: float = 1.0) -> None:
+def _groups(y: Tensor, location: float = 0.0) -> None:
     one = y.new_ones(())
-    mu = pyro.sample("mu", dist.Normal(0 * one, 2 * one))
-    tau = pyro.sample("tau", dist.HalfNormal(scale * one))
+    mu = pyro.sample("mu", dist.Normal(location * one, 2 * one))
+    tau = pyro.sample("tau", dist.HalfNormal(one))
     with pyro.plate("group", len(y)):
         eta = pyro.sample("eta", dist.Normal(0 * one, one))
         pyro.sample("obs", dist.Normal(mu + tau * eta, 0.8 * one), obs=y)
