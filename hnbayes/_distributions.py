@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, HalfNormal, Independent
-from torch.distributions.transforms import Transform
+from torch.distributions.transforms import Transform, _InverseTransform
 
 from hnbayes._checks import check_positive, describe, validation
 
@@ -35,9 +35,12 @@ def _converted(value: Any, like: Tensor | None) -> Any:
         return type(value)(_converted(item, like) for item in value)
     if not isinstance(value, (Distribution, Transform)):
         return value
+    if isinstance(value, _InverseTransform):
+        # Such a transform is nothing but its partner, which makes it anew.
+        return _converted(value.inv, like).inv
     new = copy.copy(value)
     for name, attribute in list(vars(new).items()):
-        # The inverse of a transform is a weak reference to its partner.
+        # A transform remembers its inverse, which remembers it.
         if name != "_inv":
             new.__dict__[name] = _converted(attribute, like)
     if isinstance(new, Transform):

@@ -45,6 +45,13 @@ def test_likelihood_is_that_of_torch_and_checks_data(names):
         likelihood.check(output[0], -y)
 
 
+def test_the_prior_by_name_is_the_one_given_as_a_function(names):
+    bound = names["by_name"].bind({"eta": torch.zeros(1, dtype=torch.float64)})
+    q = torch.linspace(-3, 2, 7, dtype=torch.float64)[:, None]
+    difference = bound.log_prob({"eta": q}) - torch.stack([names["log_gamma"](point) for point in q])
+    torch.testing.assert_close(difference, torch.zeros(7, dtype=torch.float64))  # Gamma(2) = 1: no constant
+
+
 @pytest.mark.filterwarnings("ignore::hnbayes.SamplingWarning")
 def test_prior_has_the_correlation(names):
     flat = torch.cat([names["drawn"]["weight"].flatten(1), names["drawn"]["bias"]], 1)

@@ -9,8 +9,18 @@ import pytest
 import scipy.stats as st
 import torch
 from torch import nn
-from torch.distributions import Categorical, Dirichlet, LogNormal, MultivariateNormal, Uniform
+from torch.distributions import (
+    Categorical,
+    Dirichlet,
+    Gamma,
+    Gumbel,
+    LogNormal,
+    MultivariateNormal,
+    TransformedDistribution,
+    Uniform,
+)
 from torch.distributions import Normal as TorchNormal
+from torch.distributions.transforms import ExpTransform
 
 from hnbayes import ParamSpec, Potential
 from hnbayes.laplace import DiagGaussian
@@ -27,6 +37,7 @@ from hnbayes.priors import (
 )
 
 DTYPES = [torch.float32, torch.float64]
+LOG_GAMMA = TransformedDistribution(Gamma(2.0, 1.0), ExpTransform().inv)
 
 
 def network():
@@ -57,6 +68,9 @@ def of_latents(bound, seed=0):
         (StudentT(3.0, 0.5, 2.0), lambda w: st.t.logpdf(w, 3.0, 0.5, 2.0)),
         (as_prior(2), lambda w: st.norm.logpdf(w, 0.0, 2.0)),
         (as_prior(TorchNormal(0.5, 2.0)), lambda w: st.norm.logpdf(w, 0.5, 2.0)),
+        # Their transforms are inverses, which hold what they invert.
+        (as_prior(LOG_GAMMA), lambda w: st.loggamma.logpdf(w, 2.0)),
+        (as_prior(Gumbel(0.5, 2.0)), lambda w: st.gumbel_r.logpdf(w, 0.5, 2.0)),
     ],
 )
 def test_each_weight_has_the_density_of_its_class(prior, expected):
@@ -270,6 +284,13 @@ def test_draws_with_leading_dimensions(name):
         torch.testing.assert_close(bound.log_prob(alone), together[row])
         for n, w in bound.weights(alone).items():
             torch.testing.assert_close(w, weights[n][row])
+
+
+def test_draws_through_an_inverse_transform():
+    drawn = as_prior(LOG_GAMMA).bind({"w": torch.zeros((), dtype=torch.float64)}).sample(4000, seed=0)["w"]
+    assert drawn.dtype == torch.float64
+    assert st.kstest(drawn.numpy(), st.loggamma(2.0).cdf).pvalue > 0.001
+    assert st.kstest(drawn.numpy(), st.loggamma(2.2).cdf).pvalue < 0.001
 
 
 def test_draws_have_the_moments_of_the_prior():
