@@ -52,7 +52,7 @@ class BNNRegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         prior: Any = 1.0,
         sampler: str = "mclmc",
         warmup: int = 200,
-        draws: int = 1000,
+        draws: int = 1500,
         steps_per_draw: int = 20,
         thin: int = 10,
         epochs: int = 400,
