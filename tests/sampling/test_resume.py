@@ -101,7 +101,7 @@ def test_in_memory_and_on_disk_are_the_same(tmp_path):
         slow({"kernel": RandomWalkMetropolis(target_accept=0.4)}),
         {"compile": False},
     ],
-    ids=str,
+    ids=lambda options: " ".join(options),  # an object's text would have its place in memory
 )
 def test_every_option_is_stored(options, tmp_path):
     whole = sample(**options)
