@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
+import time
 from typing import Any
 
 import torch.distributed as dist
@@ -33,6 +35,9 @@ def join() -> None:
 def _leave() -> None:
     with contextlib.suppress(Exception):  # the others may have gone
         dist.destroy_process_group()
+    # Its threads end a little later, and abort the process if they still hold tensors when the interpreter is gone.
+    gc.collect()
+    time.sleep(0.2)
 
 
 def agreed(value: Any) -> Any:

@@ -49,7 +49,7 @@ from torch import Tensor, nn
 import hnbayes.posterior
 from hnbayes.diagnostics import ess, rhat, within_chain_rhat
 from hnbayes.likelihoods import Categorical, Gaussian, Likelihood
-from hnbayes.priors import FanInNormal
+from hnbayes.priors import FanInNormal, HierarchicalNormal, Normal
 
 DATA = pathlib.Path(__file__).parents[2] / "examples" / "data"
 
@@ -68,6 +68,7 @@ class Setting:
     metric: str = "diag"
     adaptation: str = "per-chain"
     output_layer: str = "weights"
+    noise: float | str = "learned"  # a standard deviation, in units of the target's
 
 
 def smooth(inputs: float, output: float) -> dict[str, FanInNormal]:
@@ -75,9 +76,18 @@ def smooth(inputs: float, output: float) -> dict[str, FanInNormal]:
     return {"0.*": FanInNormal(inputs), "*": FanInNormal(output)}
 
 
+# Which inputs matter: for airfoil as fixed scales, rounded from those that make the training data of seed 0 likeliest, so
+# that the posterior is one of a plain normal prior, which compiled C evaluates; for yacht learned along with the rest.
+AIRFOIL = {
+    "0.weight": torch.distributions.Normal(0.0, torch.tensor([[4.0, 2.0, 2.0, 1.0, 2.0]])),
+    "0.bias": Normal(0.0, 3.0),
+    "*": FanInNormal(3.0),
+}
+YACHT = {"0.weight": HierarchicalNormal(1.0, per="input"), "0.bias": Normal(0.0, 1.0), "*": FanInNormal(3.0)}
+
 SETTINGS = {
-    "airfoil": Setting(0, 50, FanInNormal(2.0), 300, 400, 8),
-    "yacht": Setting(0, 50, smooth(0.5, 1.0), 150, 200, 7, output_layer="whitened"),
+    "airfoil": Setting(0, 50, AIRFOIL, 300, 400, 11, noise=0.25),
+    "yacht": Setting(0, 50, YACHT, 150, 200, 7, output_layer="whitened", noise=0.05),
     "energy": Setting(0, 50, smooth(0.5, 1.0), 150, 200, 7, output_layer="whitened"),
     "digits": Setting(10, 20, {"0.*": FanInNormal(2.0, 1.0), "*": FanInNormal(6.0, 1.0)}, 200, 300, 6),
     "breast_cancer": Setting(2, 20, FanInNormal(2.0, 1.0), 150, 250, 6),
@@ -163,7 +173,7 @@ def run(name: str, setting: Setting, seed: int, chains: int, validate: bool = Fa
     likelihood: Likelihood = Categorical()
     if not setting.classes:
         y = (y - y[rows].mean()) / y[rows].std()
-        likelihood = Gaussian("learned")
+        likelihood = Gaussian(setting.noise)
     inputs, held = (torch.tensor(X[part], dtype=torch.float32) for part in (rows, test))
     targets = torch.tensor(y[rows], dtype=torch.long if setting.classes else torch.float32)
     targets = targets if setting.classes else targets[:, None]
@@ -239,6 +249,7 @@ def main() -> None:
     parser.add_argument("--adaptation", choices=["per-chain", "pooled"])
     parser.add_argument("--output-layer", choices=["weights", "whitened"])
     parser.add_argument("--target-accept", type=float)
+    parser.add_argument("--noise", type=float, help="a fixed standard deviation of the noise")
     parser.add_argument("--scale", type=float, help="of a FanInNormal prior")
     parser.add_argument("--input-scale", type=float, help="the same of the first layer; needs --scale")
     parser.add_argument("--validate", action="store_true", help="score on a fifth of the training part instead")
@@ -250,7 +261,17 @@ def main() -> None:
     for name in args.names or SETTINGS:
         changed = {
             key: value
-            for key in ("warmup", "draws", "hidden", "depth", "metric", "adaptation", "target_accept", "output_layer")
+            for key in (
+                "warmup",
+                "draws",
+                "hidden",
+                "depth",
+                "metric",
+                "adaptation",
+                "target_accept",
+                "output_layer",
+                "noise",
+            )
             if (value := getattr(args, key))
         }
         if args.scale:

@@ -465,7 +465,13 @@ def test_killed_at_sixty_random_moments(nursery, tmp_path):
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_a_run_with_a_checkpoint(sent, nursery, tmp_path):
-    status, (told,) = nursery.run("nuts", 2, tmp_path, after=0.15, sent=sent)
+
+    def begun():
+        until = time.monotonic() + 20
+        while not list(tmp_path.glob("checkpoint-*")) and time.monotonic() < until:
+            time.sleep(0.002)
+
+    status, (told,) = nursery.run("nuts", 2, tmp_path, after=0.05, sent=sent, wait=begun)
     assert status == 0
     assert told["interrupted"]
     assert told["stopped_by"] == sent.name

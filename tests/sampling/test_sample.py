@@ -493,7 +493,11 @@ BAD_OPTIONS = [
     ({"adapt_step_size": False}, ValueError, r"adapt_step_size=False needs a step_size; received None"),
     ({"target_accept": 0.0}, ValueError, r"target_accept must be .*greater than 0; received 0.0"),
     ({"target_accept": 1.0}, ValueError, r"target_accept must lie strictly between 0 and 1; received 1.0"),
-    ({"kernel": "nut"}, ValueError, r"kernel must be one of 'nuts', 'hmc', 'metropolis'; received 'nut'"),
+    (
+        {"kernel": "nut"},
+        ValueError,
+        r"kernel must be one of 'nuts', 'hmc', 'metropolis', 'mclmc', 'mamclmc'; received 'nut'",
+    ),
     ({"kernel": NUTS}, TypeError, r"kernel must be .*kernel object; received the class. Use NUTS\(\)"),
     ({"kernel": 3}, TypeError, r"kernel must be one of .*; received 3 \(int\)"),
     (
