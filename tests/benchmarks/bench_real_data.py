@@ -76,8 +76,8 @@ def smooth(inputs: float, output: float) -> dict[str, FanInNormal]:
     return {"0.*": FanInNormal(inputs), "*": FanInNormal(output)}
 
 
-# Which inputs matter: for airfoil as fixed scales, rounded from those that make the training data of seed 0 likeliest, so
-# that the posterior is one of a plain normal prior, which compiled C evaluates; for yacht learned along with the rest.
+# Which inputs matter: for airfoil as fixed scales, rounded from those that make the training data of seed 0 likeliest,
+# so that the prior is a plain normal one, which compiled C evaluates; for yacht learned along with the rest.
 AIRFOIL = {
     "0.weight": torch.distributions.Normal(0.0, torch.tensor([[4.0, 2.0, 2.0, 1.0, 2.0]])),
     "0.bias": Normal(0.0, 3.0),
