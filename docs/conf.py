@@ -47,7 +47,13 @@ def _docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: li
         lines[0] = lines[0].replace(": ", "\\ |colon| ")
 
 
+def _skip(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Whether to leave a member out: those that scikit-learn writes for its estimators link to its own pages."""
+    return True if str(getattr(obj, "__module__", "")).startswith("sklearn.") else None
+
+
 def setup(app: Any) -> None:
     """Write the pages of the reference before they are read; docstrings become reStructuredText before napoleon."""
     app.connect("builder-inited", lambda app: write_pages(DOCS / "reference"))
+    app.connect("autodoc-skip-member", _skip)
     app.connect("autodoc-process-docstring", _docstring, priority=100)

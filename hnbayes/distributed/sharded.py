@@ -23,7 +23,7 @@ class ShardedPotential(Potential):
 
     Rank 0 samples; the others evaluate their shards when it asks. So the chains' decisions are made once, and machines
     that round differently can't part. An evaluation costs one broadcast of the positions and one sum of C (D + 2)
-    numbers, which repays where a shard's gradient takes longer than that.
+    numbers, which repays where a shard's gradient takes longer than that. In a program::
 
         U = ShardedPotential(U_of_my_rows, log_prior)
         with U.leading() as leads:
