@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 import warnings
@@ -71,6 +72,8 @@ def child(case):
 
 
 def main():
+    # A shell that starts tests in the background has them ignore it, and their children with them.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     sample("nuts", 1)  # what is imported when it is first needed
     print("ready", flush=True)

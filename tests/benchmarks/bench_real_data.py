@@ -86,7 +86,7 @@ AIRFOIL = {
 YACHT = {"0.weight": HierarchicalNormal(1.0, per="input"), "0.bias": Normal(0.0, 1.0), "*": FanInNormal(3.0)}
 
 SETTINGS = {
-    "airfoil": Setting(0, 50, AIRFOIL, 300, 400, 11, noise=0.25),
+    "airfoil": Setting(0, 50, AIRFOIL, 300, 400, 11, noise=0.21),
     "yacht": Setting(0, 50, YACHT, 150, 200, 7, output_layer="whitened", noise=0.05),
     "energy": Setting(0, 50, smooth(0.5, 1.0), 150, 200, 7, output_layer="whitened"),
     "digits": Setting(10, 20, {"0.*": FanInNormal(2.0, 1.0), "*": FanInNormal(6.0, 1.0)}, 200, 300, 6),

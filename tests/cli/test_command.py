@@ -314,15 +314,17 @@ def test_as_a_process(regression):
     assert bad.stderr == "hnbayes diagnose: there is no file nothing.nc. Check the path.\n"
 
 
-@pytest.mark.parametrize(("arguments", "code"), [(["diagnose"], 141), (["diagnose", "--json"], 141), (["--help"], 0)])
-def test_a_reader_that_stops_reading_is_no_error(regression, arguments, code):
+@pytest.mark.parametrize("arguments", [["diagnose"], ["diagnose", "--json"], ["--help"]])
+def test_a_reader_that_stops_reading_is_no_error(regression, arguments):
     file = [] if "--help" in arguments else [str(regression)]
     program = "import sys; from hnbayes.cli import main; sys.exit(main())"
     reading, writing = os.pipe()
     os.close(reading)  # before anything is written: `head` may be gone by then too
     try:
         command = [sys.executable, "-c", program, *arguments, *file]
-        result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+        # Without buffers argparse itself would swallow what it can't write.
+        buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        result = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False, env=buffered)
     finally:
         os.close(writing)
-    assert (result.returncode, result.stderr) == (code, "")
+    assert (result.returncode, result.stderr) == (141, "")
