@@ -10,23 +10,17 @@ how far the chains agree about the predictions of every test point (the worst ra
 What seed 0 gave, of the posterior and (of the network trained alone), each in one run:
 
                  error            LPPD             90% coverage  worst R-hat (share of test points at most 1.05)
-    airfoil      0.234 (0.275)    0.040 (-0.155)   0.903         1.82 (21%)
-    yacht        0.041 (0.051)    1.321 (1.264)    0.836         1.11 (84%), 98 s on one core
+    airfoil      0.203 (0.275)    0.100 (-0.155)   0.967         1.03 (100%), 749 s on one busy core
+    yacht        0.059 (0.051)    1.470 (1.264)    0.918         1.01 (100%), 63 s on one core
     energy       0.049 (0.052)    1.587 (1.379)    0.856         1.02 (100%), 162 s on one core
     digits       0.978 (0.953)   -0.109 (-0.125)                 1.02 (100%)
     breast_cancer 0.965 (0.956)  -0.081 (-0.083)                 1.01 (100%)
 
-The priors of yacht and energy were chosen with --validate, on a fifth of the training part. With the output layer
-whitened it is the first layer's prior that decides (yacht, 50 units, 100 draws): a scale of 0.5 gave R-hat 1.03 and
-LPPD 1.56 (the network alone: 0.90); a first study of the same posterior 1.03 and 1.14 at 0.3, 1.29 and 2.79 at 1,
-1.82 and 3.41 at 2 (with an output scale of 2). So R-hat is paid for in LPPD: the sharper units may bend, the smaller
-the learned noise, and the slower the first layer moves. On the test part yacht falls short of its validation: two
-thirds of its trajectories are cut at depth 7, and chains move slowly (R-hat within chains 1.23). With 61 test points
-a coverage of 0.85 is one point more than was found.
-
-On airfoil the bargain is worse: scale 0.5 gave R-hat 1.03 and LPPD -0.80 (alone: -0.37); 1.5, with an output scale of
-2, LPPD -0.31 and R-hat 1.87 after 60 draws from poorer starts, and as much within single chains: there they move
-slowly, whatever modes there are. Its row is an older run of the setting with the better LPPD, on the weights' own axes.
+Priors and noise were chosen with --validate, on a fifth of the training part. On airfoil and yacht the noise is fixed and
+the prior says which inputs matter. With learned noise, chains on them don't agree (R-hat of airfoil 1.82 after 700
+transitions, of yacht 1.98 with the prior here and 1.11 with a smoother one): the smaller the noise, the slower the
+hidden layer moves. What is fixed is paid for elsewhere: on airfoil 97% of the test points lie in intervals of 90%, and with a
+noise of 0.21 (LPPD 0.188, coverage 0.960) R-hat is 1.19.
 """
 
 from __future__ import annotations
@@ -86,7 +80,7 @@ AIRFOIL = {
 YACHT = {"0.weight": HierarchicalNormal(1.0, per="input"), "0.bias": Normal(0.0, 1.0), "*": FanInNormal(3.0)}
 
 SETTINGS = {
-    "airfoil": Setting(0, 50, AIRFOIL, 300, 400, 11, noise=0.21),
+    "airfoil": Setting(0, 50, AIRFOIL, 300, 400, 11, noise=0.25),
     "yacht": Setting(0, 50, YACHT, 150, 200, 7, output_layer="whitened", noise=0.05),
     "energy": Setting(0, 50, smooth(0.5, 1.0), 150, 200, 7, output_layer="whitened"),
     "digits": Setting(10, 20, {"0.*": FanInNormal(2.0, 1.0), "*": FanInNormal(6.0, 1.0)}, 200, 300, 6),
