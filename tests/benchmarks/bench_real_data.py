@@ -16,11 +16,11 @@ What seed 0 gave, of the posterior and (of the network trained alone), each in o
     digits       0.978 (0.953)   -0.109 (-0.125)                 1.02 (100%)
     breast_cancer 0.965 (0.956)  -0.081 (-0.083)                 1.01 (100%)
 
-Priors and noise were chosen with --validate, on a fifth of the training part. On airfoil and yacht the noise is fixed and
-the prior says which inputs matter. With learned noise, chains on them don't agree (R-hat of airfoil 1.82 after 700
+Priors and noise were chosen with --validate, on a fifth of the training part. On airfoil and yacht the noise is fixed
+and the prior says which inputs matter. With learned noise, chains on them don't agree (R-hat of airfoil 1.82 after 700
 transitions, of yacht 1.98 with the prior here and 1.11 with a smoother one): the smaller the noise, the slower the
-hidden layer moves. What is fixed is paid for elsewhere: on airfoil 97% of the test points lie in intervals of 90%, and with a
-noise of 0.21 (LPPD 0.188, coverage 0.960) R-hat is 1.19.
+hidden layer moves. What is fixed is paid for elsewhere: on airfoil 97% of the test points lie in intervals of 90%, and
+with a noise of 0.21 (LPPD 0.188, coverage 0.960) R-hat is 1.19.
 """
 
 from __future__ import annotations
