@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 
 class Nursery:
@@ -63,6 +64,16 @@ class Nursery:
         self.process.stdin.close()
         self.process.wait(timeout=30)
         self.process.stdout.close()
+
+
+def when_checkpoints(folder, pattern="checkpoint-*", folders=1):
+    """Waits until so many folders within one hold checkpoints."""
+
+    def wait():
+        while len({path.parent for path in folder.glob(pattern)}) < folders:
+            time.sleep(0.002)
+
+    return wait
 
 
 def send(pid, sent, victim, wait, after, ended):

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch.distributed as dist
@@ -38,6 +39,17 @@ def _leave() -> None:
     # Its threads end a little later, and abort the process if they still hold tensors when the interpreter is gone.
     gc.collect()
     time.sleep(0.2)
+
+
+def agreed_on(decide: Callable[[], Any]) -> Any:
+    """What rank 0 decides, on every rank; what it raises of bad input or files is raised on every rank."""
+    decision: Any = None
+    if dist.get_rank() == 0:
+        try:
+            decision = decide()
+        except (OSError, ValueError, TypeError) as error:  # all ranks are to know
+            decision = error
+    return agreed(decision)
 
 
 def agreed(value: Any) -> Any:

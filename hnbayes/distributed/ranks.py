@@ -9,14 +9,14 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 
 from hnbayes._checks import check_positive, first_line
 from hnbayes.distributed.heart import Heart
-from hnbayes.distributed.process_group import agreed, join
+from hnbayes.distributed.process_group import agreed, agreed_on, join
 from hnbayes.potentials.base import Potential
 from hnbayes.sampling.callbacks import Callback, ProgressBar
 from hnbayes.sampling.cores import draws_in_all
@@ -71,13 +71,7 @@ class Ranks:
         """Sample a plan; see `hnbayes.sampling.cores.spread`."""
         join()
         with contextlib.ExitStack() as held:
-            order: Any = None
-            if dist.get_rank() == 0:
-                try:
-                    order = self._begun(plan, checkpoint, held)
-                except (OSError, ValueError, TypeError) as error:  # all ranks are to know
-                    order = error
-            folder, plan = agreed(order)
+            folder, plan = agreed_on(lambda: self._begun(plan, checkpoint, held))
             return self._work(folder, plan, U, None, every, callbacks, progress, kept=checkpoint is not None)
 
     def resume(
@@ -92,15 +86,7 @@ class Ranks:
         """Go on with a run; see `hnbayes.sampling.cores.resume_spread`."""
         join()
         with contextlib.ExitStack() as held:
-            order: Any = None
-            if dist.get_rank() == 0:
-                try:
-                    held.callback(lock(folder))
-                    plan = Plan.read(folder)
-                    order = folder.resolve(), plan, draws_in_all(folder, plan, draws)
-                except (OSError, ValueError) as error:
-                    order = error
-            folder, plan, draws = agreed(order)
+            folder, plan, draws = agreed_on(lambda: self._found(folder, draws, held))
             return self._work(folder, plan, U, draws, every, callbacks, progress, kept=True)
 
     def _begun(
@@ -119,6 +105,12 @@ class Ranks:
         plan = dataclasses.replace(plan, shared=False, cores=1)
         plan.write(folder)
         return folder.resolve(), plan
+
+    def _found(self, folder: Path, draws: int | None, held: contextlib.ExitStack) -> tuple[Path, Plan, int]:
+        """The folder of a run that goes on, its plan, and the draws that it is to have."""
+        held.callback(lock(folder))
+        plan = Plan.read(folder)
+        return folder.resolve(), plan, draws_in_all(folder, plan, draws)
 
     def _work(
         self,
@@ -165,7 +157,7 @@ class Ranks:
             # None may remove the folder, or end the store, before all have read.
             dist.barrier()
         result.metadata["cores"] = world
-        if shift.dropped and len(result.metadata.get("dropped_chains", ())) == len(plan.settings.chain_ids):
+        if shift.dropped and plan.none_left(result):
             shift.dropped[-1].draws = result  # type: ignore[attr-defined]
             raise shift.dropped[-1]
         if rank == 0:
@@ -187,9 +179,10 @@ def _one_thread() -> Iterator[None]:
 
 def _numbered(lot: Lot, callbacks: Sequence[Callback]) -> list[Callback]:
     """Callbacks of a lot, told of its chains by their numbers in the run."""
+    numbers = np.array(lot)
 
     def told(callback: Callback) -> Callback:
-        return lambda event: callback(dataclasses.replace(event, chains=torch.tensor(lot).numpy()[event.chains]))
+        return lambda event: callback(dataclasses.replace(event, chains=numbers[event.chains]))
 
     return [told(callback) for callback in callbacks]
 

@@ -231,8 +231,7 @@ class Adaptation:
         if end not in self.open:
             self.open[end] = Welford(*self._shape, self.metric == "dense")
         welford, at = self.open[end], np.array([row])
-        position = state.vectors.to_host(state.position[state.vectors.index(at)]).astype(np.float64)
-        welford.update(np.array([chain]), position)
+        welford.update(np.array([chain]), host_position(state, at))
         if done == end:
             self._renew_metric(state, at, np.array([chain]), welford)
             self.renewed[end] += 1
@@ -251,6 +250,12 @@ class Adaptation:
         state.metric.replace_rows(row, shrunk[None])
         if self.averaging is not None:
             self.averaging.restart(chain, state.step_size[row])
+
+
+def host_position(state: State, rows: Host) -> Host:
+    """Positions (R, D) of some chains on the host, in float64."""
+    position: Host = state.vectors.to_host(state.position[state.vectors.index(rows)]).astype(np.float64)
+    return position
 
 
 def find_step_size(kernel: Kernel, state: State) -> Host:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hnbayes._checks import check_choice, check_count, check_fraction, check_positive, describe
 from hnbayes.kernels.arrays import Array, Host
+from hnbayes.kernels.hmc import DIVERGENCE_THRESHOLD, QUARTER_PERIOD
 from hnbayes.kernels.isokinetic import SPLITTINGS, move, random_direction, refresh, search, turn
 from hnbayes.kernels.kernel import Finished, Kernel, State, draw_uniform, evaluate
 from hnbayes.kernels.metrics import Metric
@@ -23,14 +24,10 @@ from hnbayes.kernels.metropolis import log_acceptance, log_uniform
 from hnbayes.potentials.base import Potential
 from hnbayes.rng import Stream
 
-DIVERGENCE_THRESHOLD = 1000.0
 # A share of D: Robnik and Seljak (2024) find biases of second moments of about 1% at it.
 ENERGY_VARIANCE = 5e-4
 # At which the first step size of the adjusted kernel is looked for; adaptation goes on from there.
 ADJUSTED_FIRST_VARIANCE = 1e-3
-# A quarter of the period of a Gaussian that the metric has made standard, at unit speed and radius sqrt(D), is this
-# times sqrt(D).
-QUARTER_PERIOD = float(np.pi / 2)
 
 
 @dataclass
@@ -314,6 +311,7 @@ class MAMCLMC(Microcanonical):
         TypeError, ValueError: if an argument is none of the above.
     """
 
+    # A quarter of the period of a Gaussian that the metric has made standard, at unit speed and radius sqrt(D).
     length_factor = QUARTER_PERIOD
 
     def __init__(

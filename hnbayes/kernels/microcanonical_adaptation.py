@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from hnbayes.kernels.adaptation import Adaptation, Welford
+from hnbayes.kernels.adaptation import Adaptation, Welford, host_position
 from hnbayes.kernels.arrays import Host
 from hnbayes.kernels.kernel import Kernel, State
 from hnbayes.kernels.microcanonical import MCLMC, Microcanonical
@@ -194,11 +194,10 @@ class MicrocanonicalAdaptation(Adaptation):
         """The last phase, of L; it ends with the warm-up."""
         if self.lag is None:
             return
-        position = state.vectors.to_host(state.position[state.vectors.index(np.array([row]))])[0].astype(np.float64)
-        self.lag.update(chain, position)
+        at = np.array([row])
+        self.lag.update(chain, host_position(state, at)[0])
         time = self.lag.autocorrelation_time(chain) if done == self.warmup else None
         if time is not None:
-            at = np.array([row])
             distance = float(self.kernel.steps(state, at)[0] * state.step_size[row])
             wanted = LENGTH_OF_AUTOCORRELATION * time * distance
             low, high = LENGTH_LIMITS

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import grad, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from hnbayes._checks import check_count, check_fraction, check_positive
 from hnbayes._version import __version__
 from hnbayes.posterior.model import Model
 from hnbayes.posterior.posterior import Posterior
 from hnbayes.posterior.starts import SPREAD, at_weights, bounds_of
+from hnbayes.potentials.graph import traced
 from hnbayes.rng import Stream, resolve_seed, seeded
 from hnbayes.sampling import Draws
 
@@ -233,9 +233,7 @@ def _fresh(model: Model, stream: Stream) -> Tensor:
 def _captured(function: Callable[..., Tensor], *arguments: Tensor) -> Callable[..., Tensor]:
     """The function as a graph of plain operations, if that gives the same numbers; else the function itself."""
     try:
-        graph = make_fx(function)(*arguments)
-        graph.graph.eliminate_dead_code()
-        graph.recompile()
+        graph = traced(function, *arguments)
         others = (arguments[0] + 0.01, *(values.flip(1) for values in arguments[1:]))
         for given in (arguments, others):
             if not torch.allclose(graph(*given), function(*given), rtol=1e-3, atol=1e-5, equal_nan=True):

@@ -114,14 +114,18 @@ class Model:
         Returns:
             Two 0-dimensional tensors, both normalised.
         """
+        log_prior, values = self._log_prior(q)
+        output = self.function(self.bound.weights_of(values), X)
+        parameters = {name: values[name] for name in self.learned}
+        return log_prior, self.likelihood.total_log_prob(output, y, **parameters)
+
+    def _log_prior(self, q: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The log prior density of a position (D,) on the unconstrained axes, and the latents on their own scales."""
         log_prior, values = self.coordinates.log_prob(q)
-        weights = self.bound.weights_of(values)
         if self.bound.log_prob_func is not None:
             # The latents are the weights and come first.
             log_prior = log_prior + self.bound.log_prob_func(q[: self.function.spec.size])
-        output = self.function(weights, X)
-        parameters = {name: values[name] for name in self.learned}
-        return log_prior, self.likelihood.total_log_prob(output, y, **parameters)
+        return log_prior, values
 
     def values(self, positions: Tensor) -> dict[str, Tensor]:
         """All latents on their own scales.
@@ -146,10 +150,7 @@ class Model:
         """The log prior density of weights and learned parameters on their own scales, (M,) for positions (M, D)."""
 
         def one(q: Tensor) -> Tensor:
-            log_prob, _ = self.coordinates.log_prob(q)
-            if self.bound.log_prob_func is not None:
-                log_prob = log_prob + self.bound.log_prob_func(q[: self.function.spec.size])
-            return log_prob - self.coordinates.constrain(q)[1]
+            return self._log_prior(q)[0] - self.coordinates.constrain(q)[1]
 
         result: Tensor = vmap(one, chunk_size=256)(positions)
         return result

@@ -234,21 +234,21 @@ class WhitenedOutput:
         return self.model.spec.flatten(parts)
 
     def _to_weights(self, z: Tensor) -> Tensor:
-        _, _, _, sigma, lower, projected = self._parts(z)
-        right = projected + sigma * self._last(z).double()
-        u = torch.linalg.solve_triangular(lower.mT, right[..., None], upper=True)[..., 0]
+        parts = self._parts(z)
+        right = parts.projected + parts.sigma * self._last(z).double()
+        u = torch.linalg.solve_triangular(parts.lower.mT, right[..., None], upper=True)[..., 0]
         return self._with_last(z, self.scales * u)
 
     def _from_weights(self, q: Tensor) -> Tensor:
-        _, _, _, sigma, lower, projected = self._parts(q)
+        parts = self._parts(q)
         u = self._last(q).double() / self.scales
-        return self._with_last(q, ((lower.mT @ u[..., None])[..., 0] - projected) / sigma)
+        return self._with_last(q, ((parts.lower.mT @ u[..., None])[..., 0] - parts.projected) / parts.sigma)
 
     def _log_det(self, z: Tensor) -> Tensor:
         """The logarithm of the determinant of `to_weights`' derivative."""
-        _, _, _, sigma, lower, _ = self._parts(z)
-        diagonal = lower.diagonal(dim1=-2, dim2=-1).log().sum()
-        return self.scales.log().sum() + self.scales.numel() * sigma.log() - diagonal
+        parts = self._parts(z)
+        diagonal = parts.lower.diagonal(dim1=-2, dim2=-1).log().sum()
+        return self.scales.log().sum() + self.scales.numel() * parts.sigma.log() - diagonal
 
     @staticmethod
     def _each(function: Any, positions: Tensor) -> Tensor:

@@ -14,10 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from hnbayes._checks import first_line, validation
-from hnbayes.potentials.graph import simplify
+from hnbayes.potentials.graph import simplify, traced
 from hnbayes.potentials.host import Arrays, HostFunction, as_host_function
 from hnbayes.potentials.sequential import (
     POSITION_ERRORS,
@@ -263,9 +262,7 @@ def _capture(vectorised: BatchFunction, positions: Tensor) -> torch.fx.GraphModu
     """The operations of one evaluation as a graph, if they give the same numbers at another batch too."""
     try:
         with _quietly():
-            graph = make_fx(vectorised)(positions)
-        graph.graph.eliminate_dead_code()
-        graph.recompile()
+            graph = traced(vectorised, positions)
         return graph if _agree(graph, vectorised, positions) else None
     except Exception:  # what can't be captured still runs under vmap
         return None

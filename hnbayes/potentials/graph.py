@@ -8,12 +8,14 @@ call. The result is compared with the graph it came from before it is used (see 
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.proxy_tensor import make_fx
 
 aten = torch.ops.aten
 
@@ -38,6 +40,14 @@ NEUTRAL = {
     aten.add.Tensor: 0,
 }
 SYMMETRIC = {aten.mul.Tensor, aten.add.Tensor}
+
+
+def traced(function: Callable[..., Any], *arguments: Tensor) -> GraphModule:
+    """What a function does to tensors like these, as a graph of plain operations without those that lead nowhere."""
+    graph = make_fx(function)(*arguments)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    return graph
 
 
 def simplify(graph: GraphModule, fold_data: bool = False) -> GraphModule:

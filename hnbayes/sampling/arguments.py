@@ -166,6 +166,12 @@ def check_interval(seconds: float) -> float:
     return check_positive("checkpoint_every", seconds)
 
 
+def check_no_fewer(draws: int | None, asked: int) -> None:
+    """Raise ValueError if a run that is resumed is to have fewer draws than it was asked for."""
+    if draws is not None and draws < asked:
+        raise ValueError(f"draws must be at least the {asked} that the run was asked for; received {draws}.")
+
+
 def storage_type(dtype: torch.dtype | None, positions: Tensor) -> str:
     """The name of the dtype that draws have in files."""
     dtype = positions.dtype if dtype is None else dtype

@@ -20,7 +20,7 @@ from hnbayes.sampling.engine import Run
 from hnbayes.sampling.isolation import Isolated
 from hnbayes.sampling.loop import Progress
 from hnbayes.sampling.run_folder import RunFolder, Share
-from hnbayes.sampling.settings import FORMAT, Settings, environment, kernel_to_record
+from hnbayes.sampling.settings import FORMAT, Settings, environment, kernel_to_record, spec_to_record
 from hnbayes.sampling.verdict import warn_if_coarse
 
 
@@ -63,7 +63,7 @@ def begin(
             "kernel": kernel_to_record(kernel),
             "compile": U.compile,
             "mode": mode,
-            "spec": None if U.spec is None else [U.spec.names, U.spec.shapes],
+            "spec": spec_to_record(U.spec),
             "environment": environment(positions.device),
         }
         # What a process wrote that was killed before its first checkpoint is no part of this run.

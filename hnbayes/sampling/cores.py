@@ -19,6 +19,7 @@ from hnbayes.kernels.kernel import Kernel
 from hnbayes.potentials.base import Potential
 from hnbayes.potentials.evaluators import SECONDS_PER_NODE
 from hnbayes.potentials.sequential import sequential_value, sequential_value_and_grad
+from hnbayes.sampling.arguments import check_no_fewer
 from hnbayes.sampling.callbacks import Callback, ProgressBar
 from hnbayes.sampling.crew import Crew, Outcome, pickled
 from hnbayes.sampling.draws import Draws
@@ -202,8 +203,7 @@ def draws_in_all(folder: Path, plan: Plan, draws: int | None) -> int:
         ValueError: if they are fewer than it was asked for.
     """
     asked = int(gather(folder, plan).metadata["draws"])
-    if draws is not None and draws < asked:
-        raise ValueError(f"draws must be at least the {asked} that the run was asked for; received {draws}.")
+    check_no_fewer(draws, asked)
     return draws or asked
 
 
@@ -244,7 +244,7 @@ def _worked(
     if outcome.stopped_by is not None and kept:
         result.metadata["stopped_by"] = outcome.stopped_by
     error = outcome.error
-    if error is None and len(result.metadata.get("dropped_chains", ())) == len(plan.settings.chain_ids):
+    if error is None and plan.none_left(result):
         error = outcome.last_dropped
     if error is not None:
         error.draws = result  # type: ignore[attr-defined]

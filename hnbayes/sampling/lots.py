@@ -28,7 +28,14 @@ from hnbayes.sampling.draw_files import DrawFiles
 from hnbayes.sampling.draws import Draws
 from hnbayes.sampling.engine import draws_of, metadata_of
 from hnbayes.sampling.run_folder import LOTS, Arrays, RunFolder, Share, numbers_of_checkpoints, read_start
-from hnbayes.sampling.settings import FORMAT, Settings, kernel_from_record, kernel_to_record
+from hnbayes.sampling.settings import (
+    FORMAT,
+    Settings,
+    kernel_from_record,
+    kernel_to_record,
+    spec_from_record,
+    spec_to_record,
+)
 from hnbayes.sampling.snapshot import adapted
 
 # More are of no use to the machines that this is for, and each costs an evaluation of its own.
@@ -102,6 +109,10 @@ class Plan:
         chains = chains if lot is None else len(lot)
         return DrawFiles(str(folder), phase, chains, dimension, dtype, stats, writable=False)
 
+    def none_left(self, draws: Draws) -> bool:
+        """Whether all chains were dropped."""
+        return len(draws.metadata.get("dropped_chains", ())) == len(self.settings.chain_ids)
+
     @property
     def phases(self) -> tuple[str, ...]:
         """The phases whose draws are kept."""
@@ -120,7 +131,7 @@ class Plan:
             "kernel": kernel_to_record(self.kernel),
             "compile": self.compile,
             "step_size": self.step_size,
-            "spec": None if self.spec is None else [self.spec.names, self.spec.shapes],
+            "spec": spec_to_record(self.spec),
             "cores": self.cores,
             "shared": self.shared,
         }
@@ -144,15 +155,10 @@ class Plan:
             settings=Settings.from_record(record["settings"]),
             kernel=kernel_from_record(record["kernel"]),
             compile=record["compile"],
-            spec=None if record["spec"] is None else ParamSpec(*record["spec"]),
+            spec=spec_from_record(record["spec"]),
             cores=int(record["cores"]),
             shared=bool(record["shared"]),
         )
-
-
-def has_lots(folder: Path) -> bool:
-    """Whether a folder holds a run that is divided in lots."""
-    return (folder / LOTS).exists()
 
 
 class _Joined:

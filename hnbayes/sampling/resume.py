@@ -15,9 +15,8 @@ from hnbayes._checks import check_count
 from hnbayes.kernels.arrays import vectors_like
 from hnbayes.kernels.kernel import State
 from hnbayes.kernels.metrics import DenseMetric, DiagonalMetric
-from hnbayes.params import ParamSpec
 from hnbayes.potentials.base import Potential, as_potential, check_positions
-from hnbayes.sampling.arguments import check_callbacks, check_interval
+from hnbayes.sampling.arguments import check_callbacks, check_interval, check_no_fewer
 from hnbayes.sampling.beginning import assemble, first_state
 from hnbayes.sampling.callbacks import Callback
 from hnbayes.sampling.cores import Spreader, check_cores, resume_spread
@@ -25,9 +24,9 @@ from hnbayes.sampling.draw_files import DrawFiles
 from hnbayes.sampling.draws import Draws
 from hnbayes.sampling.engine import Run, draws_of, metadata_of
 from hnbayes.sampling.isolation import Isolated
-from hnbayes.sampling.lots import Plan, gather, has_lots
-from hnbayes.sampling.run_folder import Arrays, RunFolder, folder_of, read_start
-from hnbayes.sampling.settings import FORMAT, Settings, environment, kernel_from_record
+from hnbayes.sampling.lots import Plan, gather
+from hnbayes.sampling.run_folder import Arrays, RunFolder, folder_of, has_lots, read_start
+from hnbayes.sampling.settings import FORMAT, Settings, environment, kernel_from_record, spec_from_record
 from hnbayes.sampling.snapshot import adapted
 
 # Another machine or version rounds otherwise: so far may U and its gradient be off, relative to their largest.
@@ -86,8 +85,7 @@ def resume_potential(
         U = as_potential(potential, compile=record["compile"])
         run = run_of(held, start, record, U if record["settings"]["on_error"] == "raise" else Isolated(U))
         held.newest(run.restore)
-        if draws is not None and draws < run.draws:
-            raise ValueError(f"draws must be at least the {run.draws} that the run was asked for; received {draws}.")
+        check_no_fewer(draws, run.draws)
         result = run.go(callbacks, progress, every)
         if draws is None or draws == run.draws or result.metadata["interrupted"]:
             return result
@@ -127,7 +125,9 @@ def read_draws(folder: str | os.PathLike[str]) -> Draws:
     missing = bool((arrays["done"] < settings.warmup + draws).any())
     version = record["environment"]["hnbayes"]
     metadata = metadata_of(settings, kernel, draws, dropped, record["mode"], version, missing)
-    return draws_of(files["draws"], files.get("warmup"), dropped, step_size, inverse, _spec_of(record), metadata)
+    return draws_of(
+        files["draws"], files.get("warmup"), dropped, step_size, inverse, spec_from_record(record["spec"]), metadata
+    )
 
 
 def run_of(held: RunFolder, start: Arrays, record: dict[str, Any], U: Potential) -> Run:
@@ -141,7 +141,7 @@ def run_of(held: RunFolder, start: Arrays, record: dict[str, Any], U: Potential)
     settings, kernel = Settings.from_record(record["settings"]), kernel_from_record(record["kernel"])
     before, now = record["environment"], environment(torch.device(record["environment"]["device"]))
     positions = torch.from_numpy(start["positions"]).to(before["device"])
-    spec = _spec_of(record)
+    spec = spec_from_record(record["spec"])
     if U.spec is not None and spec is not None and U.spec != spec:
         raise _another(
             held,
@@ -159,11 +159,6 @@ def run_of(held: RunFolder, start: Arrays, record: dict[str, Any], U: Potential)
     elif mode != record["mode"]:
         _warn(f"the potential is evaluated otherwise than before ({record['mode']} -> {mode})")
     return assemble(U, kernel, state, settings, start.get("structure"), mode, held)
-
-
-def _spec_of(record: dict[str, Any]) -> ParamSpec | None:
-    """What positions are made of, as the start of a run says it."""
-    return None if record["spec"] is None else ParamSpec(*record["spec"])
 
 
 def _compare(held: RunFolder, state: State, start: Arrays, same_place: bool, dtype: torch.dtype) -> None:

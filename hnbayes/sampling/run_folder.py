@@ -132,9 +132,14 @@ class RunFolder:
         raise ValueError(f"there is no undamaged checkpoint in {self.path}. {' '.join(causes)} Sample anew.")
 
 
+def has_lots(path: Path) -> bool:
+    """Whether a folder holds a run that is divided in lots; see `hnbayes.sampling.lots`."""
+    return (path / LOTS).exists()
+
+
 def refuse_run(path: Path) -> None:
     """Raise ValueError if a run is in a folder."""
-    if numbers_of_checkpoints(path) or (path / LOTS).exists():
+    if numbers_of_checkpoints(path) or has_lots(path):
         raise ValueError(
             f"checkpoint must be a folder without a run in it; {path} holds one. Go on with it by hnbayes.resume, or "
             "name another folder."

@@ -18,6 +18,7 @@ from hnbayes.kernels.kernel import Kernel
 from hnbayes.kernels.metropolis import RandomWalkMetropolis
 from hnbayes.kernels.microcanonical import MAMCLMC, MCLMC
 from hnbayes.kernels.nuts import NUTS
+from hnbayes.params import ParamSpec
 
 KERNELS: dict[str, type[Kernel]] = {cls.__name__: cls for cls in (NUTS, HMC, RandomWalkMetropolis, MCLMC, MAMCLMC)}
 FORMAT = 1
@@ -94,6 +95,16 @@ def kernel_to_record(kernel: Kernel) -> dict[str, Any]:
 def kernel_from_record(record: Mapping[str, Any]) -> Kernel:
     """The kernel that a record stands for."""
     return KERNELS[record["class"]](**record["options"])
+
+
+def spec_to_record(spec: ParamSpec | None) -> list[Any] | None:
+    """What positions are made of, as a record keeps it."""
+    return None if spec is None else [spec.names, spec.shapes]
+
+
+def spec_from_record(record: Any) -> ParamSpec | None:
+    """The reverse of `spec_to_record`."""
+    return None if record is None else ParamSpec(*record)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from hnbayes.likelihoods import Categorical
 from hnbayes.sklearn.network import NetworkEstimator
@@ -51,8 +51,7 @@ class BNNClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc]
 
     def predict_proba(self, X: Any) -> Array:
         """The probabilities of the classes, means over members and draws: (N, K), in the order of `classes_`."""
-        check_is_fitted(self)
-        inputs = self._inputs(validate_data(self, X, dtype=np.float64, reset=False))
+        inputs = self._inputs(X)
         result: Array = self.posterior_.predict(inputs)["probability"].to_numpy()
         return result
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from hnbayes._checks import check_choice, check_count
@@ -117,7 +118,10 @@ class NetworkEstimator(BaseEstimator):  # type: ignore[misc]
         result: Array = (X - self.input_mean_) / self.input_scale_
         return result
 
-    def _inputs(self, X: Array) -> Tensor:
+    def _inputs(self, X: Any) -> Tensor:
+        """New inputs (N, P), checked and standardised, for a fitted estimator to predict."""
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=np.float64, reset=False)
         return torch.as_tensor(self._standardised(X), dtype=torch.float64)
 
 

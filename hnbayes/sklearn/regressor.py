@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import RegressorMixin
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from hnbayes._checks import check_choice, check_count
 from hnbayes.likelihoods import Gaussian, HeteroscedasticGaussian
@@ -117,8 +117,7 @@ class BNNRegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         Returns:
             Means, of the targets' shape; or means and standard deviations.
         """
-        check_is_fitted(self)
-        inputs = self._inputs(validate_data(self, X, dtype=np.float64, reset=False))
+        inputs = self._inputs(X)
         table = self.posterior_.predict(inputs, quantiles=())
         mean = table["mean"].to_numpy().reshape(len(inputs), -1) * self.target_scale_ + self.target_mean_
         if not return_std:
@@ -137,9 +136,8 @@ class BNNRegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
         Returns:
             Array (N, n_samples), or (N, K, n_samples) for several targets.
         """
-        check_is_fitted(self)
+        inputs = self._inputs(X)
         n_samples, rng = check_count("n_samples", n_samples), check_random_state(random_state)
-        inputs = self._inputs(validate_data(self, X, dtype=np.float64, reset=False))
         rounds: list[Array] = []
         while sum(map(len, rounds)) < n_samples:
             drawn = self.posterior_.sample_data(inputs, seed=int(rng.randint(2**31 - 1)))

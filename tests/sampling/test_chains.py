@@ -769,9 +769,9 @@ def test_threads_leave_the_process_as_it_was():
     code = """
         import threading, time, warnings, torch
         from hnbayes import MultiChainHMC
-        from hnbayes.potentials import evaluators
+        from hnbayes.potentials import graph
         torch.set_num_threads(1)
-        call, make_fx, lock, inside, most = torch.nn.Module.__call__, evaluators.make_fx, threading.Lock(), [], []
+        call, make_fx, lock, inside, most = torch.nn.Module.__call__, graph.make_fx, threading.Lock(), [], []
 
         def slow_make_fx(function):
             with lock:
@@ -782,7 +782,7 @@ def test_threads_leave_the_process_as_it_was():
                 inside.pop()
             return make_fx(function)
 
-        evaluators.make_fx = slow_make_fx
+        graph.make_fx = slow_make_fx
         potentials = [lambda q, c=c: 0.5 * (q - c).square().sum() for c in range(3)]
         chains = MultiChainHMC([torch.zeros(2)] * 3, potentials, seed=0)
         chains.simulate_chains(3, num_parallel=3)

@@ -10,14 +10,13 @@ import random
 import shutil
 import signal
 import threading
-import time
 import warnings
 
 import numpy as np
 import pytest
 import stopped_runs
 import torch
-from nursery import Nursery
+from nursery import Nursery, when_checkpoints
 from targets import banana
 from torch import nn
 
@@ -343,12 +342,7 @@ def nursery():
 
 def when_it_samples(run):
     """Waits until two lots of a run have begun."""
-
-    def wait():
-        while len({path.parent for path in run.glob("lot-*/checkpoint-*")}) < 2:
-            time.sleep(0.01)
-
-    return wait
+    return when_checkpoints(run, "lot-*/checkpoint-*", folders=2)
 
 
 def killed_and_resumed(nursery, cases, folder, again=True):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import stopped_runs
 import torch
-from nursery import Nursery
+from nursery import Nursery, when_checkpoints
 from targets import banana
 from torch import nn
 
@@ -465,13 +465,7 @@ def test_killed_at_sixty_random_moments(nursery, tmp_path):
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_a_run_with_a_checkpoint(sent, nursery, tmp_path):
-
-    def begun():
-        until = time.monotonic() + 20
-        while not list(tmp_path.glob("checkpoint-*")) and time.monotonic() < until:
-            time.sleep(0.002)
-
-    status, (told,) = nursery.run("nuts", 2, tmp_path, after=0.05, sent=sent, wait=begun)
+    status, (told,) = nursery.run("nuts", 2, tmp_path, after=0.05, sent=sent, wait=when_checkpoints(tmp_path))
     assert status == 0
     assert told["interrupted"]
     assert told["stopped_by"] == sent.name

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
+
+from hnbayes.potentials.graph import traced
 
 aten = torch.ops.aten
 
@@ -68,9 +69,7 @@ def find_layers(outputs: Callable[[Tensor], Tensor], inputs: Tensor, position: T
         position: one at which the network is tried.
     """
     try:
-        graph = make_fx(outputs)(position)
-        graph.graph.eliminate_dead_code()
-        return _Search(graph, inputs, len(position)).layers()
+        return _Search(traced(outputs, position), inputs, len(position)).layers()
     except Exception:  # a network that can't be captured, or of an unforeseen kind, is none of these
         return None
 
