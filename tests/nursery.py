@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -82,7 +83,9 @@ def send(pid, sent, victim, wait, after, ended):
         wait()
     if ended.wait(after):
         return
-    if victim == "worker":
-        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        pid = int(children[-1]) if children else pid
-    os.kill(pid, sent)
+    # The process may end between the look and the signal: its status then says that nothing stopped it.
+    with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+        if victim == "worker":
+            children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            pid = int(children[-1]) if children else pid
+        os.kill(pid, sent)
