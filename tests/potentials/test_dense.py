@@ -15,8 +15,8 @@ import hnbayes
 from hnbayes.likelihoods import Gaussian
 from hnbayes.mnets import MLP
 from hnbayes.posterior.model import Model
-from hnbayes.potentials.dense import library as dense_library
-from hnbayes.potentials.dense.library import library
+from hnbayes.potentials.native import compiler as native_library
+from hnbayes.potentials.native.compiler import library
 from hnbayes.priors import FanInNormal, Laplace
 
 pytestmark = pytest.mark.skipif(library(True) is None, reason="no C compiler here")
@@ -371,13 +371,13 @@ def test_other_likelihoods_and_no_capturing_go_their_own_way():
 )
 def test_a_wrong_library_is_not_used(mutant, tmp_path, monkeypatch):
     found = 0
-    for path in dense_library.SOURCE.parent.glob("*.[ch]"):
+    for path in native_library.SOURCE.parent.glob("*.[ch]"):
         source = path.read_text()
         found += source.count(mutant[0])
         (tmp_path / path.name).write_text(source.replace(*mutant))
     assert found == 1
-    monkeypatch.setenv(dense_library.CACHE, str(tmp_path / "cache"))
-    monkeypatch.setattr(dense_library, "SOURCE", tmp_path / "dense.c")
+    monkeypatch.setenv(native_library.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setattr(native_library, "SOURCE", tmp_path / "native.c")
     for dtype in (torch.float32, torch.float64):
         X, y = data(30, (4, 5, 1), "gaussian", dtype)
         U = potential(stack((4, 5, 1), dtype=dtype), X, y)

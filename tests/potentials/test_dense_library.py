@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 import hnbayes
-from hnbayes.potentials.dense import library as dense_library
-from hnbayes.potentials.dense.library import library
+from hnbayes.potentials.native import compiler as native_library
+from hnbayes.potentials.native.compiler import library
 
 pytestmark = pytest.mark.skipif(library(False) is None, reason="no C compiler here")
 
@@ -32,7 +32,7 @@ print(U.prepare(q), *(float(v).hex() for v in U.value_and_grad(q)[1].flatten()))
 def cache(tmp_path, monkeypatch):
     """An empty folder in place of the user's."""
     folder = tmp_path / "cache"
-    monkeypatch.setenv(dense_library.CACHE, str(folder))
+    monkeypatch.setenv(native_library.CACHE, str(folder))
     return folder
 
 
@@ -49,7 +49,7 @@ def test_it_is_compiled_once_into_a_folder_of_the_users(cache, monkeypatch):
     (path,) = cache.iterdir()
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
     assert stat.S_IMODE(path.stat().st_mode) == 0o700
-    dense_library._library.cache_clear()
+    native_library._library.cache_clear()
 
     def run(*args, **kwargs):
         raise AssertionError("it is compiled again")
@@ -60,10 +60,10 @@ def test_it_is_compiled_once_into_a_folder_of_the_users(cache, monkeypatch):
 
 def test_another_source_is_another_library(cache, tmp_path, monkeypatch):
     assert mode() == "native"
-    for path in dense_library.SOURCE.parent.glob("*.[ch]"):
+    for path in native_library.SOURCE.parent.glob("*.[ch]"):
         (tmp_path / path.name).write_text(path.read_text() + "\n/* changed */\n" * (path.name == "threads.h"))
-    monkeypatch.setattr(dense_library, "SOURCE", tmp_path / "dense.c")
-    dense_library._library.cache_clear()
+    monkeypatch.setattr(native_library, "SOURCE", tmp_path / "native.c")
+    native_library._library.cache_clear()
     assert mode() == "native"
     assert len(list(cache.iterdir())) == 2
 
@@ -71,7 +71,7 @@ def test_another_source_is_another_library(cache, tmp_path, monkeypatch):
 @pytest.mark.parametrize("compiler", ["/bin/false", "/nowhere/cc", "'unbalanced", "sh -c 'sleep 60'"])
 def test_a_compiler_that_fails_is_missed_silently(cache, monkeypatch, compiler):
     monkeypatch.setenv("CC", compiler)
-    monkeypatch.setattr(dense_library, "SECONDS", 0.5)
+    monkeypatch.setattr(native_library, "SECONDS", 0.5)
     began = time.perf_counter()
     assert mode() == "captured"
     assert time.perf_counter() - began < 20
@@ -85,13 +85,14 @@ def test_no_compiler(cache, tmp_path, monkeypatch):
 
 
 def test_it_can_be_switched_off(monkeypatch):
-    monkeypatch.setenv(dense_library.SWITCH, "0")
+    monkeypatch.setenv(native_library.SWITCH, "0")
     assert mode() == "captured"
 
 
 def test_a_broken_library_in_the_folder_is_made_anew(cache):
     cache.mkdir(mode=0o700)
-    path = cache / f"dense-{dense_library._key(dense_library._compiler(), False)}.so"
+    source = f'#include "{native_library.SOURCE.name}"\n'
+    path = cache / f"native-{native_library._key(source, native_library._compiler(), False)}.so"
     path.write_bytes(b"no library")
     path.chmod(0o700)
     assert mode() == "native"
@@ -107,14 +108,14 @@ def test_a_folder_that_others_can_write_to_is_not_used(cache):
 
 def test_a_folder_that_cannot_be_made_is_not_needed(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(dense_library.CACHE, str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv(native_library.CACHE, str(tmp_path / "file" / "cache"))
     assert mode() == "native"
 
 
 def test_a_folder_that_cannot_be_written_to_is_read_only(cache, monkeypatch):
     cache.mkdir(mode=0o700)
     # Root may write anywhere, so the answer is given in the system's place.
-    monkeypatch.setattr(dense_library, "_may_write", lambda folder: False)
+    monkeypatch.setattr(native_library, "_may_write", lambda folder: False)
     assert mode() == "native"
     assert not list(cache.iterdir())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from torch import Tensor
 
 from hnbayes.potentials import evaluators
 from hnbayes.potentials.dense.layers import Layer, find_layers
-from hnbayes.potentials.dense.library import library
 from hnbayes.potentials.dense.parts import Parts
 from hnbayes.potentials.host import Arrays, HostFunction
+from hnbayes.potentials.native import Point, PointArrays, library
 
 # Of more parameters the products are those for which torch's BLAS, blocked for all caches and with threads within a
 # product, was made.
@@ -34,10 +35,10 @@ def dense_function(parts: Parts, positions: Tensor) -> HostFunction | None:
     layers = find_layers(parts.outputs, parts.inputs, positions[0].detach())
     if not layers or not _fits(parts, layers):
         return None
-    compiled = library(positions.dtype == torch.float64)
-    if compiled is None:
+    double = positions.dtype == torch.float64
+    if library(double) is None:
         return None
-    dense = _DenseArrays(compiled, parts, layers, positions)
+    dense = PointArrays(_dense_point(parts, layers, positions), double)
     arrays: Arrays | None = dense if parts.rest is None else _with_rest(dense, parts, positions)
     return None if arrays is None else HostFunction(arrays, True)
 
@@ -73,41 +74,51 @@ def _fits(parts: Parts, layers: list[Layer]) -> bool:
     return parts.targets.numel() == wanted and len(parts.targets) == rows
 
 
-class _DenseArrays:
-    """U and its gradient without what `parts.rest` adds, on NumPy arrays.
+class _Problem(ctypes.Structure):
+    """`problem` of dense.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("net", "x", "y", "centre", "inverse")),
+        *((name, ctypes.c_double) for name in ("factor", "constant")),
+    )
+
+
+def _dense_point(parts: Parts, layers: list[Layer], positions: Tensor) -> Point:
+    """U and its gradient without what `parts.rest` adds, as a point.
 
     The data's memory is looked up at each call, so what is changed in place is seen.
     """
+    compiled = library(positions.dtype == torch.float64)
+    if compiled is None:
+        raise ValueError("there must be a library.")
+    inputs, targets = parts.inputs, parts.targets
+    numbers = [len(layers), len(inputs), layers[0].inputs, LOSSES[parts.loss], positions.shape[1]]
+    for layer in layers:
+        numbers += [layer.units, layer.activation, layer.weight, layer.bias]
+    network = np.array(numbers, np.int64)
+    normal: list[NDArray[Any]] = []
+    if parts.normal is not None and parts.rest is None:
+        moments = (parts.normal.mean, parts.normal.precision)
+        normal = [t.detach().to(positions.dtype).contiguous().numpy() for t in moments]
+    centre, inverse = [array.ctypes.data for array in normal] or (None, None)
+    factor, constant = (parts.factor, parts.constant) if parts.rest is None else (1.0, 0.0)
+    problem = _Problem(network.ctypes.data, None, None, centre, inverse, factor, constant)
+    address = ctypes.addressof(problem)
 
-    def __init__(self, compiled: Any, parts: Parts, layers: list[Layer], positions: Tensor) -> None:
-        self._evaluate = compiled.dense_value_and_gradient
-        self._inputs, self._targets = parts.inputs, parts.targets
-        self._factor, self._constant = (parts.factor, parts.constant) if parts.rest is None else (1.0, 0.0)
-        dimension = positions.shape[1]
-        numbers = [len(layers), len(parts.inputs), layers[0].inputs, LOSSES[parts.loss], dimension]
-        for layer in layers:
-            numbers += [layer.units, layer.activation, layer.weight, layer.bias]
-        self._network = np.array(numbers, np.int64)
-        self._normal: tuple[Any, ...] = (None, None)
-        if parts.normal is not None and parts.rest is None:
-            moments = (parts.normal.mean, parts.normal.precision)
-            self._normal = tuple(t.detach().to(positions.dtype).contiguous().numpy() for t in moments)
-        self._addresses = [None if array is None else array.ctypes.data for array in (self._network, *self._normal)]
+    def context() -> int:
+        problem.x, problem.y = inputs.data_ptr(), targets.data_ptr()
+        return address
 
-    def __call__(self, q: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-        """Gradients (C, D) and values (C,)."""
-        q = np.ascontiguousarray(q)
-        gradients, values = np.empty_like(q), np.empty(len(q), q.dtype)
-        network, centre, inverse = self._addresses
-        self._evaluate(
-            *(network, self._inputs.data_ptr(), self._targets.data_ptr(), centre, inverse),
-            *(self._factor, self._constant, len(q), torch.get_num_threads()),
-            *(q.ctypes.data, gradients.ctypes.data, values.ctypes.data),
-        )
-        return gradients, values
+    function = ctypes.cast(compiled.dense_point, ctypes.c_void_p).value
+    if function is None:
+        raise ValueError("dense_point must be in the library.")
+    # A forward and two backward products, of a multiplication and an addition each.
+    operations = 6 * len(inputs) * sum(layer.inputs * layer.units for layer in layers)
+    keeps = (problem, network, normal, inputs, targets)
+    return Point(function, context, compiled.dense_bytes(network.ctypes.data), operations, keeps)
 
 
-def _with_rest(dense: _DenseArrays, parts: Parts, positions: Tensor) -> Arrays | None:
+def _with_rest(dense: PointArrays, parts: Parts, positions: Tensor) -> Arrays | None:
     """U and its gradient where the loss goes into a function of it and of other numbers; None if that isn't fast."""
     rest_of, start = parts.rest, parts.rest_from
     if rest_of is None:

@@ -10,13 +10,6 @@
  * A layer of very few units ("narrow", as the output of a regression) would leave most of a vector empty; its products
  * have the layer's inputs as the contiguous dimension instead.
  */
-#include <math.h>
-#include <stdint.h>
-#include <string.h>
-
-#include "threads.h"
-#include "vectors.h"
-
 #define BLOCK 32 /* rows of data at a time */
 
 enum loss { SQUARES, CATEGORICAL, BERNOULLI };
@@ -39,9 +32,6 @@ typedef struct {
     const real *inverse; /* its inverse variances */
     double factor;       /* U = factor * loss + prior + constant */
     double constant;
-    const real *q;     /* (chains, dimension) */
-    real *gradient;    /* (chains, dimension) */
-    real *value;       /* (chains,) */
 } problem;
 
 /* ---- products ---- */
@@ -244,20 +234,17 @@ static double losses(const problem *j, const room *m, int64_t first, int64_t row
 
 static size_t bytes_of_rooms(const network *net) { return (net->layers * sizeof(room) + 63) / 64 * 64; }
 
-/* U and gradient of one chain; the task of a thread. */
-static void chain(const void *context, int64_t index, void *memory) {
+/* How much memory `dense_point` needs. */
+int64_t dense_bytes(const void *net) { return bytes_of_rooms(net) + furnish(net, NULL, NULL) * sizeof(real); }
+
+/* U and its gradient at one position: a point (see points.h); the context is a problem. */
+void dense_point(const void *context, const real *q, real *gradient, real *value, void *memory) {
     const problem *j = context;
     const network *net = j->net;
-    if (!memory) {
-        j->value[index] = NAN;
-        return;
-    }
     room *rooms = memory;
     real *block = (real *)((char *)memory + bytes_of_rooms(net));
     furnish(net, rooms, block);
     const int64_t last = net->layers - 1, D = net->dimension;
-    const real *q = j->q + index * D;
-    real *gradient = j->gradient + index * D;
     for (int64_t l = 0; l <= last; l++) {
         const room *m = rooms + l;
         memset(m->weight_gradient, 0, (m->narrow ? m->units * m->in_stride : m->inputs * m->stride) * sizeof(real));
@@ -300,16 +287,7 @@ static void chain(const void *context, int64_t index, void *memory) {
         if (net->layer[l].bias >= 0)
             for (int64_t h = 0; h < m->units; h++) gradient[net->layer[l].bias + h] += factor * m->bias_gradient[h];
     }
-    j->value[index] = (real)(j->factor * loss + prior + j->constant);
-}
-
-/* U and its gradient of each chain. */
-void dense_value_and_gradient(const int64_t *net, const void *x, const void *y, const void *centre, const void *inverse,
-                              double factor, double constant, int64_t chains, int64_t threads, const void *q,
-                              void *gradient, void *value) {
-    const problem p = {(const network *)net, x, y, centre, inverse, factor, constant, q, gradient, value};
-    const size_t bytes = bytes_of_rooms(p.net) + furnish(p.net, NULL, NULL) * sizeof(real);
-    share(chain, &p, bytes, chains, threads);
+    *value = (real)(j->factor * loss + prior + j->constant);
 }
 
 /* An activation and its slope at each of `count` numbers, for tests; `count` is a multiple of a vector's length. */

@@ -1,7 +1,7 @@
-"""Library: dense.c as a shared library, compiled at first use and kept in a folder of the user's.
+"""Libraries of compiled C: made at first use and kept in a folder of the user's.
 
 Nothing here raises or warns: without a compiler, or where anything fails, there is no library, and the general way of
-evaluating a potential takes its place.
+doing what it does takes its place.
 """
 
 from __future__ import annotations
@@ -19,44 +19,67 @@ import subprocess
 import sys
 import tempfile
 from functools import lru_cache
+from typing import Any
 
 SWITCH = "HNBAYES_NATIVE"
 CACHE = "HNBAYES_CACHE"
-SOURCE = pathlib.Path(__file__).with_name("dense.c")
+SOURCE = pathlib.Path(__file__).with_name("native.c")
 FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 SHARED = ("-shared", "-fPIC", "-pthread")
 # The first that the compiler takes.
 MACHINE = (("-march=native",), ("-mcpu=native",), ())
 SECONDS = 30.0
+POINTER, INTEGER = ctypes.c_void_p, ctypes.c_int64
+# Of the functions of native.c: result and arguments.
+SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
+    "evaluate_points": (None, [POINTER] * 2 + [INTEGER] * 4 + [POINTER] * 3),
+    "dense_bytes": (INTEGER, [POINTER]),
+    "dense_activation": (None, [INTEGER] * 2 + [POINTER] * 3),
+}
 
 
 def library(double: bool) -> ctypes.CDLL | None:
-    """The compiled library for float64 or float32; None where there is none.
+    """The package's own functions for float64 or float32 (see native.c); None where there is no compiler.
 
     Args:
         double: whether numbers are float64.
     """
+    found = compiled(f'#include "{SOURCE.name}"\n', double)
+    if found is not None:
+        for name, (result, arguments) in SIGNATURES.items():
+            function = getattr(found, name)
+            function.restype, function.argtypes = result, arguments
+    return found
+
+
+def compiled(source: str, double: bool) -> ctypes.CDLL | None:
+    """A C source as a library; None where there is no compiler, or it fails.
+
+    Args:
+        source: it may include the headers that stand beside native.c.
+        double: whether `real` of vectors.h is float64.
+    """
     if os.environ.get(SWITCH, "1") == "0" or sys.platform == "win32":
         return None
-    return _library(double, os.environ.get("CC", ""), os.environ.get(CACHE, ""), os.getuid())
+    return _library(source, double, os.environ.get("CC", ""), os.environ.get(CACHE, ""), os.getuid())
 
 
-@lru_cache(maxsize=8)
-def _library(double: bool, compiler: str, cache: str, user: int) -> ctypes.CDLL | None:
+@lru_cache(maxsize=256)
+def _library(source: str, double: bool, compiler: str, cache: str, user: int) -> ctypes.CDLL | None:
     try:
         command = shlex.split(compiler) or _compiler()
         if not command:
             return None
-        name = f"dense-{_key(command, double)}.so"
+        name = f"native-{_key(source, command, double)}.so"
         folder = _cache_folder(cache, user)
         if folder is not None and (folder / name).exists() and _is_own(folder / name, user):
             with contextlib.suppress(OSError):  # cut short by a full disk, say; made anew below
-                return _load(folder / name)
+                return ctypes.CDLL(str(folder / name))
         if folder is not None and _may_write(folder):
-            return _load(_compiled(command, double, folder / name))
+            return ctypes.CDLL(_compiled(source, command, double, folder / name))
         with tempfile.TemporaryDirectory() as temporary:
-            return _load(_compiled(command, double, pathlib.Path(temporary) / name))
-    except (OSError, ValueError, subprocess.SubprocessError, AttributeError):
+            return ctypes.CDLL(_compiled(source, command, double, pathlib.Path(temporary) / name))
+    except (OSError, ValueError, subprocess.SubprocessError):
         return None
 
 
@@ -66,15 +89,15 @@ def _compiler() -> list[str]:
     return [] if found is None else [found]
 
 
-def _key(command: list[str], double: bool) -> str:
+def _key(source: str, command: list[str], double: bool) -> str:
     """What tells libraries apart: source, flags, compiler, processor."""
     # Not the version that it prints: asking takes as long as all else together. A new compiler is a new file.
     program = shutil.which(command[0])
     if program is None:
         raise OSError(command[0])
     state = os.stat(program)
-    sources = [(path.name, path.read_bytes()) for path in sorted(SOURCE.parent.glob("*.[ch]"))]
-    described = (sources, command, os.path.realpath(program), state.st_size, state.st_mtime_ns)
+    included = [(path.name, path.read_bytes()) for path in sorted(SOURCE.parent.glob("*.[ch]"))]
+    described = (source, included, command, os.path.realpath(program), state.st_size, state.st_mtime_ns)
     everything = repr((*described, FLAGS, SHARED, MACHINE, double, _processor()))
     return hashlib.sha256(everything.encode()).hexdigest()[:32]
 
@@ -114,34 +137,24 @@ def _is_own(path: pathlib.Path, user: int) -> bool:
     return stat.S_ISREG(state.st_mode) and state.st_uid == user and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def _compiled(command: list[str], double: bool, path: pathlib.Path) -> pathlib.Path:
-    """Compile to `path`, which is there whole or not at all, whoever else compiles at the same time.
+def _compiled(source: str, command: list[str], double: bool, path: pathlib.Path) -> str:
+    """Compile to `path`, which is there whole or not at all, whoever else compiles at the same time. Returns it.
 
     Raises:
         OSError, SubprocessError: if it fails.
     """
-    handle, temporary = tempfile.mkstemp(prefix=".dense-", suffix=".tmp", dir=path.parent)
+    handle, temporary = tempfile.mkstemp(prefix=".native-", suffix=".tmp", dir=path.parent)
     os.close(handle)
     kind = ["-DDOUBLE"] if double else []
     try:
         for machine in MACHINE:
-            line = [*command, *FLAGS, *machine, *kind, *SHARED, "-o", temporary, str(SOURCE), "-lm"]
-            result = subprocess.run(line, capture_output=True, stdin=subprocess.DEVNULL, timeout=SECONDS, check=False)
+            line = [*command, *FLAGS, *machine, *kind, *SHARED, f"-I{SOURCE.parent}", "-o", temporary]
+            line += ["-xc", "-", "-lm"]
+            result = subprocess.run(line, input=source.encode(), capture_output=True, timeout=SECONDS, check=False)
             if result.returncode == 0:
                 os.chmod(temporary, 0o700)
                 os.replace(temporary, path)
-                return path
+                return str(path)
         raise OSError("the compiler failed")
     finally:
         pathlib.Path(temporary).unlink(missing_ok=True)
-
-
-def _load(path: pathlib.Path) -> ctypes.CDLL:
-    loaded = ctypes.CDLL(str(path))
-    pointer, number, integer = ctypes.c_void_p, ctypes.c_double, ctypes.c_int64
-    evaluate = loaded.dense_value_and_gradient
-    evaluate.argtypes = [pointer] * 5 + [number] * 2 + [integer] * 2 + [pointer] * 3
-    evaluate.restype = None
-    loaded.dense_activation.argtypes = [integer, integer, pointer, pointer, pointer]
-    loaded.dense_activation.restype = None
-    return loaded

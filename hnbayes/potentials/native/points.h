@@ -1,0 +1,10 @@
+/* Points: a compiled U and its gradient at one position, and their evaluation for all chains by several threads. */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "threads.h"
+#include "vectors.h"
+
+/* `memory` starts at a multiple of 64; it is all 0 at a thread's first call, and afterwards what the call before left. */
+typedef void (*point)(const void *context, const real *q, real *gradient, real *value, void *memory);
