@@ -18,6 +18,7 @@ import numpy as np
 
 from hnbayes._checks import check_count, check_positive
 from hnbayes.kernels.arrays import Array, Host
+from hnbayes.kernels.growth import Growth, point_of
 from hnbayes.kernels.hmc import DIVERGENCE_THRESHOLD
 from hnbayes.kernels.kernel import (
     Finished,
@@ -151,16 +152,15 @@ class NUTS(Kernel):
             )
         self.delta_max = check_positive("delta_max", delta_max)
         self._open = OpenSubtrees(max_tree_depth)
+        self._growth: Growth | None = None
 
     def advance(self, state: State) -> tuple[State, Finished | None]:
-        """One leapfrog step, so one leaf, of every chain's tree."""
+        """One leapfrog step, so one leaf, of every chain's tree; or more, where U is compiled."""
         with np.errstate(all="ignore"):
             if np.count_nonzero(state.fresh):
                 self._begin(state, state.fresh.nonzero()[0])
             tree: Tree = state.path
-            energy = integrate(state, tree, tree.step)
-            diverging = self._add_leaf(state, energy)
-            turning = self._check_subtrees(state)
+            turning, diverging = self._grow(state)
             ended = turning | diverging
             complete = ((tree.leaf == tree.size) > ended).nonzero()[0]
             # An abandoned subtree counts as a doubling that was begun.
@@ -170,6 +170,21 @@ class NUTS(Kernel):
             if not np.count_nonzero(ended):
                 return state, None
             return state, self._finish(state, ended.nonzero()[0], turning, diverging)
+
+    def _grow(self, state: State) -> tuple[Host, Host]:
+        """Add a leaf or more to each subtree. Returns U-turns within subtrees, and divergences, (C,) each."""
+        point = point_of(state)
+        if point is not None and all(getattr(type(self), name) is method for name, method in LEAVES.items()):
+            if self._growth is None or not self._growth.fits(state, point):
+                self._growth = Growth(state, point, self.delta_max)
+            return self._growth.grow(state)
+        energy = integrate(state, state.path, state.path.step)
+        diverging = self._add_leaf(state, energy)
+        return self._check_subtrees(state), diverging
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What addresses memory of this process stays here."""
+        return self.__dict__ | {"_growth": None}
 
     # The random decisions are methods of their own, so that a test can enumerate their outcomes.
 
@@ -304,3 +319,7 @@ class NUTS(Kernel):
             "reached_max_treedepth": tree.saturated[rows] & ~(turning | diverging)[rows],
         }
         return Finished(rows, info)
+
+
+# What compiled C does in place of these methods; where a subclass has others, it isn't used.
+LEAVES = {name: getattr(NUTS, name) for name in ("_choose_leaf", "_add_leaf", "_check_subtrees")}

@@ -18,6 +18,7 @@ from hnbayes.potentials import evaluators
 from hnbayes.potentials.dense import Parts, dense_function
 from hnbayes.potentials.evaluators import Evaluator
 from hnbayes.potentials.host import Arrays
+from hnbayes.potentials.native import Point
 from hnbayes.potentials.sequential import (
     POSITION_ERRORS,
     out_of_memory,
@@ -178,6 +179,10 @@ class Potential:
         if positions.device.type != "cpu":
             return False
         return (tuple(positions.shape), positions[:0].detach().numpy().dtype.char) in self._array_functions
+
+    def point(self, positions: NDArray[Any]) -> Point | None:
+        """The compiled function that evaluates batches like this one (C, D) chain by chain, if that is how."""
+        return getattr(self._array_functions.get((positions.shape, positions.dtype.char)), "point", None)
 
     def value(self, positions: Tensor) -> Tensor:
         """U for every chain, without gradient (U needs not be differentiable).

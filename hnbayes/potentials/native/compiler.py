@@ -33,6 +33,7 @@ POINTER, INTEGER = ctypes.c_void_p, ctypes.c_int64
 # Of the functions of native.c: result and arguments.
 SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "evaluate_points": (None, [POINTER] * 2 + [INTEGER] * 4 + [POINTER] * 3),
+    "grow_trees": (None, [POINTER, INTEGER]),
     "dense_bytes": (INTEGER, [POINTER]),
     "dense_activation": (None, [INTEGER] * 2 + [POINTER] * 3),
 }

@@ -3,3 +3,4 @@
 
 #include "points.c"
 #include "dense.c"
+#include "trees.c"
