@@ -166,11 +166,11 @@ def engine(rounds: list[list[Report]]) -> str:
     """What desynchronised chains save, from our runs."""
     found = [reports[0]["extra"] for reports in rounds]
     useful = [extra.get("useful_rows_until_a_chain_ends", 1.0) for extra in found]
-    saved = [extra["batched_gradients_in_lockstep"] / extra["batched_gradients"] for extra in found]
+    saved = [extra["rows_in_lockstep"] / extra["rows"] for extra in found]
     whole = [extra["useful_rows"] for extra in found]
     return (
         f"ours: gradient {found[0]['evaluation']}; batch rows of use {np.median(useful):.3f} until a chain ends, "
-        f"{np.median(whole):.3f} over the whole run; batched gradients in lockstep / ours {np.median(saved):.2f}"
+        f"{np.median(whole):.3f} over the whole run; gradients in lockstep / ours {np.median(saved):.2f}"
     )
 
 

@@ -95,12 +95,34 @@ INLINE vec sigmoid(vec x) {
 
 INLINE vec softplus(vec x) { return pick(x < all(0), all(0), x) + log1p_unit(exp_negative(-magnitude(x))); }
 
+#ifdef DOUBLE
+INLINE vec hyperbolic_tangent(vec x) {
+    vec scale, p = exp_parts(all(-2) * magnitude(x), &scale);
+    vec t = scale * p + (scale - all(1)); /* exp(-2 |x|) - 1 */
+    return (vec)((mask)(-t / (t + all(2))) | ((mask)x & (mask)all((real)-0.0)));
+}
+#else
+/* x P(x^2) / Q(x^2), both of degree 4 and without a negative coefficient: the least largest relative error, 2.1e-8, on
+ * |x| < 9.02, where tanh is 1 in single precision (found by iteratively reweighted least squares). */
+INLINE vec hyperbolic_tangent(vec x) {
+    x = pick(x > all(9.02f), all(9.02f), x);
+    x = pick(x < all(-9.02f), all(-9.02f), x);
+    const vec t = x * x;
+    vec p = all(0x1.c9a4b0p-27f), q = all(0x1.a0b8fap-21f);
+    p = p * t + all(0x1.5955b8p-16f), q = q * t + all(0x1.584212p-12f);
+    p = p * t + all(0x1.c9f884p-9f), q = q * t + all(0x1.a7df3ap-6f);
+    p = p * t + all(0x1.120448p-3f), q = q * t + all(0x1.de576cp-2f);
+    p = p * t + all(1), q = q * t + all(1);
+    vec y = x * p / q;
+    y = pick(y > all(1), all(1), y);
+    return pick(y < all(-1), all(-1), y);
+}
+#endif
+
 /* An activation and its slope at x. */
 INLINE vec activate(int64_t kind, vec x, vec *slope) {
     if (kind == TANH) {
-        vec scale, p = exp_parts(all(-2) * magnitude(x), &scale);
-        vec t = scale * p + (scale - all(1)); /* exp(-2 |x|) - 1 */
-        vec y = (vec)((mask)(-t / (t + all(2))) | ((mask)x & (mask)all((real)-0.0)));
+        vec y = hyperbolic_tangent(x);
         *slope = all(1) - y * y;
         return y;
     }

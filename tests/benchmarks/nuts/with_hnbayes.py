@@ -26,16 +26,20 @@ class CountingNUTS(NUTS):
     def __init__(self, total: int) -> None:
         super().__init__()
         self.total = total
-        self.batches = self.rows = 0
+        self.rows = 0
         self.until_first_end: dict[str, int] | None = None
         self.done: np.ndarray | None = None
         self.steps = 0
 
+    def _grow(self, state: Any) -> Any:
+        leaves = state.path.leaf.sum()
+        found = super()._grow(state)
+        self.rows += int(state.path.leaf.sum() - leaves)
+        return found
+
     def advance(self, state: Any) -> Any:
-        """One batched gradient."""
+        """One batched gradient, or more where all is compiled."""
         state, finished = super().advance(state)
-        self.batches += 1
-        self.rows += state.chains
         if finished is None or self.until_first_end is not None:
             return state, finished
         if self.done is None:
@@ -83,9 +87,9 @@ def sample(job: Job) -> Outcome:
         "evaluation": draws.metadata["evaluation"],
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "batched_gradients": kernel.batches,
+        "rows": kernel.rows,
         # Where every chain waits for the deepest tree of each transition.
-        "batched_gradients_in_lockstep": int(steps.max(0).values.sum()),
+        "rows_in_lockstep": int(steps.max(0).values.sum()) * job.chains,
         "useful_rows": float(steps.sum()) / kernel.rows,
     }
     if kernel.until_first_end is not None:
