@@ -364,9 +364,9 @@ def test_other_likelihoods_and_no_capturing_go_their_own_way():
     "mutant",
     [
         ("*slope = all(1) - y * y;", "*slope = all(1) - y * y * all((real)1.001);"),
-        ("sum += 0.5 * (double)delta[h]", "sum += 0.5001 * (double)delta[h]"),
+        ("loss += all((real)0.5) * derivative", "loss += all((real)0.5001) * derivative"),
         ("gradient[i] = j->inverse[i] * z;", "gradient[i] = z;"),
-        ("+= factor * m->bias_gradient[h];", "+= (real)1.001 * factor * m->bias_gradient[h];"),
+        ("s->bias[unit + i] += total", "s->bias[unit + i] += (real)1.001 * total"),
     ],
 )
 def test_a_wrong_library_is_not_used(mutant, tmp_path, monkeypatch):

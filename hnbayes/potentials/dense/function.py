@@ -78,7 +78,8 @@ class _Problem(ctypes.Structure):
     """`problem` of dense.c."""
 
     _fields_ = (
-        *((name, ctypes.c_void_p) for name in ("net", "x", "y", "centre", "inverse")),
+        *((name, ctypes.c_void_p) for name in ("net", "x", "y", "seen_x", "seen_y", "columns_x", "columns_y")),
+        *((name, ctypes.c_void_p) for name in ("centre", "inverse")),
         *((name, ctypes.c_double) for name in ("factor", "constant")),
     )
 
@@ -86,7 +87,7 @@ class _Problem(ctypes.Structure):
 def _dense_point(parts: Parts, layers: list[Layer], positions: Tensor) -> Point:
     """U and its gradient without what `parts.rest` adds, as a point.
 
-    The data's memory is looked up at each call, so what is changed in place is seen.
+    The data are looked up at each call, so what is changed in place is seen.
     """
     compiled = library(positions.dtype == torch.float64)
     if compiled is None:
@@ -102,11 +103,16 @@ def _dense_point(parts: Parts, layers: list[Layer], positions: Tensor) -> Point:
         normal = [t.detach().to(positions.dtype).contiguous().numpy() for t in moments]
     centre, inverse = [array.ctypes.data for array in normal] or (None, None)
     factor, constant = (parts.factor, parts.constant) if parts.rest is None else (1.0, 0.0)
-    problem = _Problem(network.ctypes.data, None, None, centre, inverse, factor, constant)
+    # Torch's memory begins at a cache line; a column has room for one line more than it needs.
+    taken = [positions.new_zeros(0 if t.dtype == torch.int64 else t.numel()) for t in (inputs, targets)]
+    columns = [positions.new_zeros(len(t) // len(inputs) * (len(inputs) // 16 + 2) * 16) for t in taken]
+    memory = [t.data_ptr() for t in (*taken, *columns)]
+    problem = _Problem(network.ctypes.data, None, None, *memory, centre, inverse, factor, constant)
     address = ctypes.addressof(problem)
 
     def context() -> int:
         problem.x, problem.y = inputs.data_ptr(), targets.data_ptr()
+        compiled.dense_take(address)
         return address
 
     function = ctypes.cast(compiled.dense_point, ctypes.c_void_p).value
@@ -114,7 +120,7 @@ def _dense_point(parts: Parts, layers: list[Layer], positions: Tensor) -> Point:
         raise ValueError("dense_point must be in the library.")
     # A forward and two backward products, of a multiplication and an addition each.
     operations = 6 * len(inputs) * sum(layer.inputs * layer.units for layer in layers)
-    keeps = (problem, network, normal, inputs, targets)
+    keeps = (problem, network, normal, inputs, targets, taken, columns)
     return Point(function, context, compiled.dense_bytes(network.ctypes.data), operations, keeps)
 
 

@@ -35,6 +35,7 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "evaluate_points": (None, [POINTER] * 2 + [INTEGER] * 4 + [POINTER] * 3),
     "grow_trees": (None, [POINTER, INTEGER]),
     "dense_bytes": (INTEGER, [POINTER]),
+    "dense_take": (None, [POINTER]),
     "dense_activation": (None, [INTEGER] * 2 + [POINTER] * 3),
 }
 

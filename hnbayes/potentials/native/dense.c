@@ -3,14 +3,12 @@
  * Compiled once for each type of number (-DDOUBLE for double). A chain is computed by one thread, always in the same
  * order, so its result depends neither on the other chains nor on the number of threads.
  *
- * Rows go through the network in blocks whose activations stay in the cache. Units are the contiguous dimension, padded
- * to whole vectors. Weights are repacked for every call, because they change with every call. Every product is the same
- * tile of TILE_ROWS rows x TILE_VECTORS vectors, kept in registers; only the strides differ.
- *
- * A layer of very few units ("narrow", as the output of a regression) would leave most of a vector empty; its products
- * have the layer's inputs as the contiguous dimension instead.
+ * Rows of data are the contiguous dimension, a unit's numbers standing side by side, so that layers of any width fill
+ * whole vectors and weights are read where they are. Rows go through the network in blocks whose activations stay in
+ * the cache. Data are turned round once, and again if they have changed.
  */
-#define BLOCK 32 /* rows of data at a time */
+#define CACHE 400000 /* bytes of activations and sensitivities that a block of rows may have */
+#define MOST_ROWS 464
 
 enum loss { SQUARES, CATEGORICAL, BERNOULLI };
 
@@ -26,38 +24,75 @@ typedef struct {
 
 typedef struct {
     const network *net;
-    const real *x;       /* (rows, inputs) */
-    const void *y;       /* (rows, units of the last layer), or int64 labels (rows,) */
-    const real *centre;  /* of a normal prior, (dimension,); NULL without one */
-    const real *inverse; /* its inverse variances */
-    double factor;       /* U = factor * loss + prior + constant */
+    const void *x;        /* (rows, inputs), the caller's */
+    const void *y;        /* (rows, units of the last layer), or int64 labels (rows,), the caller's */
+    real *seen_x, *seen_y; /* what they were when they were turned round */
+    real *columns_x;      /* (inputs, stride_of(rows)) */
+    real *columns_y;      /* (units, stride_of(rows)), unless they are labels */
+    const real *centre;   /* of a normal prior, (dimension,); NULL without one */
+    const real *inverse;  /* its inverse variances */
+    double factor;        /* U = factor * loss + prior + constant */
     double constant;
 } problem;
 
+static int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
+
+/* Where the next unit's rows begin: an odd number of cache lines on, as even ones would share few places in the cache. */
+static int64_t stride_of(int64_t rows) {
+    const int64_t line = 64 / sizeof(real);
+    return ((rows + line - 1) / line | 1) * line;
+}
+
+/* As few blocks as the cache allows, alike in size. */
+static int64_t rows_of_block(const network *net) {
+    int64_t units = 0;
+    for (int64_t l = 0; l < net->layers; l++) units += net->layer[l].units;
+    int64_t most = CACHE / (2 * units * (int64_t)sizeof(real));
+    most = most < 4 * LANES ? 4 * LANES : most > MOST_ROWS ? MOST_ROWS : most;
+    const int64_t blocks = (net->rows + most - 1) / most;
+    return padded((net->rows + blocks - 1) / blocks);
+}
+
+/* ---- data ---- */
+
+static void turn_round(const real *from, real *seen, real *to, int64_t rows, int64_t columns) {
+    const size_t bytes = rows * columns * sizeof(real);
+    if (!memcmp(from, seen, bytes)) return;
+    memcpy(seen, from, bytes);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t k = 0; k < columns; k++) to[k * stride_of(rows) + r] = from[r * columns + k];
+}
+
+/* Data as they are now; what they were is all 0 at first. */
+void dense_take(const problem *j) {
+    const network *net = j->net;
+    turn_round(j->x, j->seen_x, j->columns_x, net->rows, net->inputs);
+    if (net->loss != CATEGORICAL) turn_round(j->y, j->seen_y, j->columns_y, net->rows, net->layer[net->layers - 1].units);
+}
+
 /* ---- products ---- */
 
-/* A product c = start + a b: c is (rows, vectors), b (depth, vectors); element (i, j) of a is a[i * ai + j * aj]. */
+/* c = start + a b, times c if it `scales`: c is (units, rows), b (depth, rows); element (i, j) of a is a[i * ai + j * aj]. */
 typedef struct {
     const real *a;
     int64_t ai, aj;
     const real *b;
     int64_t b_stride;
-    const real *start; /* NULL is 0 */
-    int64_t start_stride;
+    const real *start; /* (units,); NULL is 0 */
+    int scales;
     real *c;
     int64_t c_stride, depth;
 } operands;
 
 /* R and V are constants where it is inlined, so the sums live in registers. */
-INLINE void tile(const int R, const int V, const operands *o, int64_t row, int64_t column) {
+INLINE void tile(const int R, const int V, const operands *o, int64_t unit, int64_t row) {
     vec sum[TILE_ROWS][TILE_VECTORS];
-    const real *a = o->a + row * o->ai, *b = o->b + column;
+    const real *a = o->a + unit * o->ai, *b = o->b + row;
     const int64_t ai = o->ai, aj = o->aj, b_stride = o->b_stride;
 #pragma GCC unroll 8
     for (int i = 0; i < R; i++)
 #pragma GCC unroll 8
-        for (int v = 0; v < V; v++)
-            sum[i][v] = o->start ? ((const vec *)(o->start + (row + i) * o->start_stride + column))[v] : all(0);
+        for (int v = 0; v < V; v++) sum[i][v] = all(o->start ? o->start[unit + i] : 0);
     for (int64_t j = o->depth; j > 0; j--, a += aj, b += b_stride) {
         vec right[TILE_VECTORS];
 #pragma GCC unroll 8
@@ -73,161 +108,167 @@ INLINE void tile(const int R, const int V, const operands *o, int64_t row, int64
         }
     }
 #pragma GCC unroll 8
-    for (int i = 0; i < R; i++)
+    for (int i = 0; i < R; i++) {
+        vec *c = (vec *)(o->c + (unit + i) * o->c_stride + row);
 #pragma GCC unroll 8
-        for (int v = 0; v < V; v++) ((vec *)(o->c + (row + i) * o->c_stride + column))[v] = sum[i][v];
+        for (int v = 0; v < V; v++) {
+            if (o->scales) sum[i][v] *= c[v];
+            c[v] = sum[i][v];
+        }
+    }
 }
 
-INLINE void tiles(const int V, const operands *o, int64_t rows, int64_t column) {
+INLINE void tiles(const int V, const operands *o, int64_t units, int64_t row) {
+    int64_t unit = 0;
+    for (; unit + TILE_ROWS <= units; unit += TILE_ROWS) tile(TILE_ROWS, V, o, unit, row);
+    for (; unit + 2 <= units; unit += 2) tile(2, V, o, unit, row);
+    if (unit < units) tile(1, V, o, unit, row);
+}
+
+static void multiply(operands o, int64_t units, int64_t rows) {
     int64_t row = 0;
-    for (; row + TILE_ROWS <= rows; row += TILE_ROWS) tile(TILE_ROWS, V, o, row, column);
-    for (; row + 2 <= rows; row += 2) tile(2, V, o, row, column);
-    if (row < rows) tile(1, V, o, row, column);
-}
-
-static void multiply(operands o, int64_t rows, int64_t columns) {
-    int64_t column = 0;
-    for (; column + TILE_VECTORS * LANES <= columns; column += TILE_VECTORS * LANES) tiles(TILE_VECTORS, &o, rows, column);
-    switch ((columns - column) / LANES) {
-    case 1: tiles(1, &o, rows, column); break;
+    for (; row + TILE_VECTORS * LANES <= rows; row += TILE_VECTORS * LANES) tiles(TILE_VECTORS, &o, units, row);
+    switch ((rows - row) / LANES) {
+    case 1: tiles(1, &o, units, row); break;
 #if TILE_VECTORS > 2
-    case 2: tiles(2, &o, rows, column); break;
-    case 3: tiles(3, &o, rows, column); break;
+    case 2: tiles(2, &o, units, row); break;
+    case 3: tiles(3, &o, units, row); break;
 #endif
     }
 }
 
+/* The products over rows of R units' sensitivities with SUMS / R inputs each, or with 1 for the bias. */
+typedef struct {
+    const real *delta; /* (units, delta_stride) */
+    const real *input; /* (inputs, input_stride) */
+    int64_t units, inputs, delta_stride, input_stride, rows;
+    const real *ones;
+    real *weight, *bias; /* gradients that are added to; bias may be NULL */
+} sensitivities;
+
+/* R is a constant where it is inlined. What is beyond the last unit or input is the last one again, and isn't kept. */
+INLINE void dots(const int R, const sensitivities *s, int64_t unit, int64_t first) {
+    const int C = SUMS / R;
+    const real *left[SUMS], *right[SUMS];
+    vec sum[SUMS];
+#pragma GCC unroll 16
+    for (int i = 0; i < R; i++) left[i] = s->delta + (unit + i < s->units ? unit + i : s->units - 1) * s->delta_stride;
+#pragma GCC unroll 16
+    for (int c = 0; c < C; c++) right[c] = first + c < s->inputs ? s->input + (first + c) * s->input_stride : s->ones;
+#pragma GCC unroll 16
+    for (int k = 0; k < SUMS; k++) sum[k] = all(0);
+    for (int64_t r = 0; r < s->rows; r += LANES) {
+        vec l[SUMS];
+#pragma GCC unroll 16
+        for (int i = 0; i < R; i++) {
+            l[i] = *(const vec *)(left[i] + r);
+            KEEP(l[i]);
+        }
+#pragma GCC unroll 16
+        for (int c = 0; c < C; c++) {
+            vec x = *(const vec *)(right[c] + r);
+            KEEP(x);
+#pragma GCC unroll 16
+            for (int i = 0; i < R; i++) sum[i * C + c] += l[i] * x;
+        }
+    }
+    real total[SUMS];
+    sums_of_lanes(sum, total);
+    for (int i = 0; i < R && unit + i < s->units; i++) {
+        for (int c = 0; c < C && first + c < s->inputs; c++) s->weight[(unit + i) * s->inputs + first + c] += total[i * C + c];
+        if (s->bias && first <= s->inputs && s->inputs < first + C) s->bias[unit + i] += total[i * C + s->inputs - first];
+    }
+}
+
+static void add_products(sensitivities s) {
+    const int64_t columns = s.inputs + (s.bias ? 1 : 0);
+    int64_t unit = 0;
+    for (; unit + 2 < s.units; unit += 4)
+        for (int64_t k = 0; k < columns; k += SUMS / 4) dots(4, &s, unit, k);
+    if (unit + 1 < s.units)
+        for (int64_t k = 0; k < columns; k += SUMS / 2) dots(2, &s, unit, k);
+    else if (unit < s.units)
+        for (int64_t k = 0; k < columns; k += SUMS) dots(1, &s, unit, k);
+}
+
 /* ---- one chain ---- */
 
-/* A layer's room: packed weights, sums of gradients, and a block of activations, slopes and sensitivities. */
+/* A layer's room for a block of rows: (units, stride) each. `delta` holds slopes until sensitivities take their place. */
 typedef struct {
-    int64_t inputs, units, in_stride, stride, narrow;
-    real *rows;    /* weights (units, in_stride) */
-    real *columns; /* the same transposed, (inputs, stride), of a layer that isn't narrow */
-    real *bias, *bias_gradient; /* (stride,) */
-    real *weight_gradient;      /* like `rows` if narrow, like `columns` otherwise */
-    real *output, *slope, *delta; /* (BLOCK, stride) */
+    int64_t inputs, units, stride;
+    real *output, *delta;
 } room;
-
-static int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
 /* Lays rooms out from `memory` on (both NULL to count only); returns how many numbers they take. */
 static int64_t furnish(const network *net, room *rooms, real *memory) {
-    int64_t used = BLOCK * padded(net->inputs), inputs = net->inputs;
+    const int64_t stride = stride_of(rows_of_block(net));
+    int64_t used = stride, inputs = net->inputs; /* the first are ones */
     for (int64_t l = 0; l < net->layers; l++) {
-        room unused, *m = rooms ? rooms + l : &unused;
-        int64_t units = net->layer[l].units, stride = padded(units), in_stride = padded(inputs);
-        int64_t sizes[] = {units * in_stride, inputs * stride, stride, stride, 0, BLOCK * stride, BLOCK * stride, BLOCK * stride};
-        real **places[] = {&m->rows, &m->columns, &m->bias, &m->bias_gradient, &m->weight_gradient, &m->output, &m->slope, &m->delta};
-        m->inputs = inputs, m->units = units, m->in_stride = in_stride, m->stride = stride;
-        m->narrow = 4 * units <= LANES || units == 1;
-        sizes[4] = m->narrow ? sizes[0] : sizes[1];
-        for (int i = 0; i < 8; i++) {
-            *places[i] = memory ? memory + used : NULL;
-            used += padded(sizes[i]);
-        }
+        const int64_t units = net->layer[l].units, size = units * stride;
+        if (rooms) rooms[l] = (room){inputs, units, stride, memory + used, memory + used + size};
+        used += 2 * size;
         inputs = units;
     }
     return used;
 }
 
-static void pack(const network *net, const room *rooms, const real *q) {
-    for (int64_t l = 0; l < net->layers; l++) {
-        const room *m = rooms + l;
-        const real *w = q + net->layer[l].weight;
-        for (int64_t h = 0; h < m->units; h++)
-            for (int64_t k = 0; k < m->inputs; k++) {
-                m->rows[h * m->in_stride + k] = w[h * m->inputs + k];
-                if (!m->narrow) m->columns[k * m->stride + h] = w[h * m->inputs + k];
-            }
-        if (net->layer[l].bias >= 0) memcpy(m->bias, q + net->layer[l].bias, m->units * sizeof(real));
-    }
-}
-
-static void forward(const room *m, int64_t activation, const real *input, int64_t input_stride, int64_t rows) {
-    if (m->narrow) {
-        for (int64_t r = 0; r < rows; r++)
-            for (int64_t h = 0; h < m->units; h++) {
-                vec sum = all(0);
-                for (int64_t k = 0; k < m->in_stride; k += LANES)
-                    sum += *(const vec *)(input + r * input_stride + k) * *(const vec *)(m->rows + h * m->in_stride + k);
-                m->output[r * m->stride + h] = sum_lanes(sum) + m->bias[h];
-            }
-    } else {
-        operands o = {input, input_stride, 1, m->columns, m->stride, m->bias, 0, m->output, m->stride, m->inputs};
-        multiply(o, rows, m->stride);
-    }
-    vec *z = (vec *)m->output, *slope = (vec *)m->slope;
-    int64_t vectors = rows * m->stride / LANES;
-#define EACH(kind)                                                                       \
-    case kind:                                                                           \
-        for (int64_t i = 0; i < vectors; i++) z[i] = activate(kind, z[i], slope + i);    \
+static void activate_all(int64_t activation, const room *m, int64_t rows) {
+    for (int64_t h = 0; h < m->units; h++) {
+        vec *z = (vec *)(m->output + h * m->stride), *slope = (vec *)(m->delta + h * m->stride);
+#define EACH(kind)                                                                        \
+    case kind:                                                                            \
+        for (int64_t i = 0; i < rows / LANES; i++) z[i] = activate(kind, z[i], slope + i); \
         break;
-    switch (activation) {
-        EACH(TANH) EACH(RELU) EACH(SIGMOID) EACH(SOFTPLUS) EACH(SILU)
-    }
-}
-
-static void backward(const room *m, int64_t activation, const real *input, int64_t input_stride, int64_t rows, real *below) {
-    if (activation != IDENTITY) {
-        vec *delta = (vec *)m->delta, *slope = (vec *)m->slope;
-        for (int64_t i = 0; i < rows * m->stride / LANES; i++) delta[i] *= slope[i];
-    }
-    for (int64_t h = 0; h < m->stride; h += LANES) {
-        vec sum = *(vec *)(m->bias_gradient + h);
-        for (int64_t r = 0; r < rows; r++) sum += *(vec *)(m->delta + r * m->stride + h);
-        *(vec *)(m->bias_gradient + h) = sum;
-    }
-    real *g = m->weight_gradient;
-    if (m->narrow) {
-        operands o = {m->delta, 1, m->stride, input, input_stride, g, m->in_stride, g, m->in_stride, rows};
-        multiply(o, m->units, m->in_stride);
-    } else {
-        operands o = {input, 1, input_stride, m->delta, m->stride, g, m->stride, g, m->stride, rows};
-        multiply(o, m->inputs, m->stride);
-    }
-    if (below) {
-        operands o = {m->delta, m->stride, 1, m->rows, m->in_stride, NULL, 0, below, m->in_stride, m->units};
-        multiply(o, rows, m->in_stride);
-    }
-}
-
-/* The loss of a block of rows from the outputs of the last layer; its derivative goes to `delta`. */
-static double losses(const problem *j, const room *m, int64_t first, int64_t rows) {
-    const int64_t units = m->units;
-    double sum = 0;
-    for (int64_t r = 0; r < rows; r++) {
-        const real *z = m->output + r * m->stride;
-        real *delta = m->delta + r * m->stride;
-        if (j->net->loss == SQUARES) {
-            const real *y = (const real *)j->y + (first + r) * units;
-            for (int64_t h = 0; h < units; h++) {
-                delta[h] = z[h] - y[h];
-                sum += 0.5 * (double)delta[h] * (double)delta[h];
-            }
-        } else if (j->net->loss == BERNOULLI) {
-            const real *y = (const real *)j->y + (first + r) * units;
-            for (int64_t k = 0; k < m->stride; k += LANES) {
-                vec x = *(const vec *)(z + k), upper = softplus(x);
-                *(vec *)(delta + k) = sigmoid(x);
-                for (int64_t h = 0; h < LANES && k + h < units; h++) {
-                    sum += (double)upper[h] - (double)y[k + h] * (double)z[k + h];
-                    delta[k + h] -= y[k + h];
-                }
-            }
-            for (int64_t h = units; h < m->stride; h++) delta[h] = 0;
-        } else {
-            const int64_t label = ((const int64_t *)j->y)[first + r];
-            real top = z[0], total = 0;
-            for (int64_t h = 1; h < units; h++) top = z[h] > top ? z[h] : top;
-            for (int64_t k = 0; k < m->stride; k += LANES)
-                *(vec *)(delta + k) = exp_negative(*(const vec *)(z + k) - all(top));
-            for (int64_t h = units; h < m->stride; h++) delta[h] = 0;
-            for (int64_t h = 0; h < m->stride; h++) total += delta[h];
-            for (int64_t k = 0; k < m->stride; k += LANES) *(vec *)(delta + k) *= all(1 / total);
-            delta[label] -= 1;
-            sum += log((double)total) + (double)top - (double)z[label];
+        switch (activation) {
+            EACH(TANH) EACH(RELU) EACH(SIGMOID) EACH(SOFTPLUS) EACH(SILU)
         }
+#undef EACH
+    }
+}
+
+/* The loss of a block of rows from the outputs of the last layer; `delta`, which holds slopes unless the layer has no
+ * activation, becomes the derivative by what goes into the activation. Rows beyond the last count 0. */
+static double losses(const problem *j, const room *m, int64_t first, int64_t rows) {
+    const int64_t units = m->units, stride = m->stride, y_stride = stride_of(j->net->rows);
+    const vec factor = all((real)j->factor);
+    const int has_slope = j->net->layer[j->net->layers - 1].activation != IDENTITY;
+    double sum = 0;
+    for (int64_t r = 0; r < rows; r += LANES) {
+        const mask counts = row_numbers() < (mask)all_integers(rows - r);
+        const real *z = m->output + r;
+        real *delta = m->delta + r;
+        vec loss = all(0), top = all(0), total = all(0);
+        mask label = all_integers(-1);
+        if (j->net->loss == CATEGORICAL) {
+            top = *(const vec *)z;
+            for (int64_t h = 1; h < units; h++) {
+                const vec x = *(const vec *)(z + h * stride);
+                top = pick(x > top, x, top);
+            }
+            for (int64_t h = 0; h < units; h++) total += exp_negative(*(const vec *)(z + h * stride) - top);
+            loss = top + log_upwards(total);
+            for (int64_t i = 0; i < LANES && r + i < rows; i++) label[i] = (integer)((const int64_t *)j->y)[first + r + i];
+        }
+        for (int64_t h = 0; h < units; h++) {
+            const vec x = *(const vec *)(z + h * stride);
+            vec *d = (vec *)(delta + h * stride), derivative;
+            if (j->net->loss == SQUARES) {
+                derivative = x - *(const vec *)(j->columns_y + h * y_stride + first + r);
+                loss += all((real)0.5) * derivative * derivative;
+            } else if (j->net->loss == BERNOULLI) {
+                const vec y = *(const vec *)(j->columns_y + h * y_stride + first + r);
+                derivative = sigmoid(x) - y;
+                loss += softplus(x) - y * x;
+            } else {
+                const mask is_label = label == all_integers(h);
+                derivative = exp_negative(x - top) / total - pick(is_label, all(1), all(0));
+                loss -= pick(is_label, x, all(0));
+            }
+            derivative = pick(counts, derivative, all(0)) * factor;
+            if (has_slope) derivative *= *d;
+            *d = derivative;
+        }
+        sum += (double)sum_lanes(pick(counts, loss, all(0)));
     }
     return sum;
 }
@@ -242,32 +283,10 @@ void dense_point(const void *context, const real *q, real *gradient, real *value
     const problem *j = context;
     const network *net = j->net;
     room *rooms = memory;
-    real *block = (real *)((char *)memory + bytes_of_rooms(net));
-    furnish(net, rooms, block);
-    const int64_t last = net->layers - 1, D = net->dimension;
-    for (int64_t l = 0; l <= last; l++) {
-        const room *m = rooms + l;
-        memset(m->weight_gradient, 0, (m->narrow ? m->units * m->in_stride : m->inputs * m->stride) * sizeof(real));
-        memset(m->bias_gradient, 0, m->stride * sizeof(real));
-    }
-    pack(net, rooms, q);
-    double loss = 0;
-    for (int64_t first = 0; first < net->rows; first += BLOCK) {
-        const int64_t rows = net->rows - first < BLOCK ? net->rows - first : BLOCK;
-        const real *x = j->x + first * net->inputs;
-        int64_t x_stride = net->inputs;
-        if (rooms[0].narrow) { /* whole vectors of inputs are read, so they need padding too */
-            x_stride = rooms[0].in_stride;
-            for (int64_t r = 0; r < rows; r++) memcpy(block + r * x_stride, x + r * net->inputs, net->inputs * sizeof(real));
-            x = block;
-        }
-        for (int64_t l = 0; l <= last; l++)
-            forward(rooms + l, net->layer[l].activation, l ? rooms[l - 1].output : x, l ? rooms[l - 1].stride : x_stride, rows);
-        loss += losses(j, rooms + last, first, rows);
-        for (int64_t l = last; l >= 0; l--)
-            backward(rooms + l, net->layer[l].activation, l ? rooms[l - 1].output : x, l ? rooms[l - 1].stride : x_stride,
-                     rows, l ? rooms[l - 1].delta : NULL);
-    }
+    real *ones = (real *)((char *)memory + bytes_of_rooms(net));
+    furnish(net, rooms, ones);
+    const int64_t last = net->layers - 1, D = net->dimension, block = rows_of_block(net), x_stride = stride_of(net->rows);
+    for (int64_t r = 0; r < block; r++) ones[r] = 1;
     double prior = 0;
     memset(gradient, 0, D * sizeof(real));
     if (j->centre)
@@ -276,16 +295,30 @@ void dense_point(const void *context, const real *q, real *gradient, real *value
             gradient[i] = j->inverse[i] * z;
             prior += 0.5 * (double)gradient[i] * (double)z;
         }
-    const real factor = (real)j->factor;
-    for (int64_t l = 0; l <= last; l++) {
-        const room *m = rooms + l;
-        real *w = gradient + net->layer[l].weight;
-        const int64_t by_unit = m->narrow ? m->in_stride : 1, by_input = m->narrow ? 1 : m->stride;
-        for (int64_t h = 0; h < m->units; h++)
-            for (int64_t k = 0; k < m->inputs; k++)
-                w[h * m->inputs + k] += factor * m->weight_gradient[h * by_unit + k * by_input];
-        if (net->layer[l].bias >= 0)
-            for (int64_t h = 0; h < m->units; h++) gradient[net->layer[l].bias + h] += factor * m->bias_gradient[h];
+    double loss = 0;
+    for (int64_t first = 0; first < net->rows; first += block) {
+        const int64_t rows = net->rows - first < block ? net->rows - first : block, whole = padded(rows);
+        const real *x = j->columns_x + first;
+        for (int64_t l = 0; l <= last; l++) {
+            const room *m = rooms + l;
+            const layer *a = net->layer + l;
+            operands o = {q + a->weight, m->inputs, 1, l ? rooms[l - 1].output : x, l ? m->stride : x_stride,
+                          a->bias < 0 ? NULL : q + a->bias, 0, m->output, m->stride, m->inputs};
+            multiply(o, m->units, whole);
+            activate_all(a->activation, m, whole);
+        }
+        loss += losses(j, rooms + last, first, rows);
+        for (int64_t l = last; l >= 0; l--) {
+            const room *m = rooms + l;
+            const layer *a = net->layer + l;
+            sensitivities s = {m->delta, l ? rooms[l - 1].output : x, m->units, m->inputs, m->stride, l ? m->stride : x_stride,
+                               whole, ones, gradient + a->weight, a->bias < 0 ? NULL : gradient + a->bias};
+            add_products(s);
+            if (!l) break;
+            operands o = {q + a->weight, 1, m->inputs, m->delta, m->stride, NULL, net->layer[l - 1].activation != IDENTITY,
+                          rooms[l - 1].delta, m->stride, m->units};
+            multiply(o, m->inputs, whole);
+        }
     }
     *value = (real)(j->factor * loss + prior + j->constant);
 }

@@ -6,5 +6,5 @@
 #include "threads.h"
 #include "vectors.h"
 
-/* `memory` starts at a multiple of 64; it is all 0 at a thread's first call, and afterwards what the call before left. */
+/* `memory` starts at a multiple of 64, and anything may be in it. */
 typedef void (*point)(const void *context, const real *q, real *gradient, real *value, void *memory);

@@ -14,7 +14,7 @@
 #define MOST_THREADS 64
 #define SPIN_NANOSECONDS 200000 /* about as long as a sampler takes from one call to the next */
 
-/* One of `count` tasks; `memory` is `bytes` long, all 0 for the thread's first task, NULL where there is none to be had. */
+/* One of `count` tasks; `memory` is `bytes` long, with anything in it, NULL where there is none to be had. */
 typedef void (*task)(const void *context, int64_t index, void *memory);
 
 typedef struct {
@@ -32,19 +32,42 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 #define LOAD(x) __atomic_load_n(&(x), __ATOMIC_SEQ_CST)
 
+/* A thread's memory, kept from call to call, because to get it anew takes as long as small tasks do. */
+typedef struct {
+    void *start;
+    size_t bytes;
+} store;
+
+static __thread store own;
+static pthread_key_t at_exit;
+static pthread_once_t key_once = PTHREAD_ONCE_INIT;
+
+static void give_back(void *start) { free(start); }
+
+static void make_key(void) { pthread_key_create(&at_exit, give_back); }
+
+static void *own_memory(size_t bytes) {
+    if (own.bytes < bytes) {
+        pthread_once(&key_once, make_key);
+        free(own.start);
+        own = (store){NULL, 0};
+        if (!posix_memalign(&own.start, 64, bytes)) own.bytes = bytes;
+        else own.start = NULL;
+        pthread_setspecific(at_exit, own.start);
+    }
+    return own.start;
+}
+
 /* Tasks from the ticket until none is left. The job is read after one is taken, so it can't change meanwhile. */
 static void work(const job *j, int64_t *left, int64_t *finished) {
-    void *memory = NULL;
     for (;;) {
         int64_t index = LOAD(*left);
         while (index > 0 && !__atomic_compare_exchange_n(left, &index, index - 1, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
         }
         if (index <= 0) break;
-        if (!memory && !posix_memalign(&memory, 64, j->bytes)) memset(memory, 0, j->bytes);
-        j->task(j->context, index - 1, memory);
+        j->task(j->context, index - 1, own_memory(j->bytes));
         __atomic_add_fetch(finished, 1, __ATOMIC_SEQ_CST);
     }
-    free(memory);
 }
 
 static void breathe(int64_t turn) {

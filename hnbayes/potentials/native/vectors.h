@@ -1,6 +1,7 @@
 /* Vectors of numbers as the processor has them, and elementary functions of whole vectors, accurate to a few units in the
  * last place. NaN stays NaN.
  */
+#include <math.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -39,6 +40,7 @@ typedef int32_t integer;
 #define TILE_VECTORS 2
 #endif
 #define TILE_ROWS 4
+#define SUMS (TILE_ROWS * TILE_VECTORS) /* kept in registers at a time */
 #define LANES ((int64_t)(BYTES / sizeof(real)))
 
 /* Compilers would rather read an operand from memory each time than keep it in a register. */
@@ -57,6 +59,7 @@ typedef integer mask __attribute__((vector_size(BYTES), may_alias));
 enum activation { IDENTITY, TANH, RELU, SIGMOID, SOFTPLUS, SILU };
 INLINE vec all(real x) { return x - (vec){0}; }
 INLINE vec pick(mask m, vec a, vec b) { return (vec)(((mask)a & m) | ((mask)b & ~m)); }
+INLINE mask all_integers(int64_t x) { return (integer)x - (mask){0}; }
 INLINE vec magnitude(vec x) { return (vec)((mask)x & (mask)~(mask)all((real)-0.0)); }
 
 /* exp(x) - 1 = scale * (1 + p) - 1 for x <= 0, with p = exp(r) - 1 by its Taylor series, |r| <= log(2) / 2. */
@@ -86,6 +89,14 @@ INLINE vec log1p_unit(vec u) {
 #pragma GCC unroll 20
     for (int k = LOG_TERMS - 1; k >= 0; k--) sum = sum * square + all((real)(1.0 / (2 * k + 1)));
     return all(2) * s * sum;
+}
+
+/* log(x) for finite x >= 1: its exponent times log 2, and the log of its fraction, in [1, 2). */
+INLINE vec log_upwards(vec x) {
+    const mask exponent = ((mask)x >> SHIFT) - (ONE_BITS >> SHIFT);
+    const vec fraction = (vec)(((mask)x & (((integer)1 << SHIFT) - 1)) | ONE_BITS);
+    const vec found = __builtin_convertvector(exponent, vec) * all((real)0x1.62e42fefa39efp-1) + log1p_unit(fraction - all(1));
+    return pick(x < all(INFINITY), found, x); /* NaN too stays what it is */
 }
 
 INLINE vec sigmoid(vec x) {
@@ -144,6 +155,14 @@ INLINE vec activate(int64_t kind, vec x, vec *slope) {
     return pick(x > all(20), x, softplus(x));
 }
 
+/* 0, 1, 2, ... */
+INLINE mask row_numbers(void) {
+    mask number = {0};
+#pragma GCC unroll 16
+    for (int i = 0; i < LANES; i++) number[i] = i;
+    return number;
+}
+
 INLINE real sum_lanes(vec x) {
     real lane[BYTES / sizeof(real)];
     memcpy(lane, &x, BYTES);
@@ -154,3 +173,23 @@ INLINE real sum_lanes(vec x) {
     return lane[0];
 }
 
+/* The sums of each of SUMS vectors' lanes. Two vectors become one, with half of the lanes for each, until one vector (or, if
+ * it has fewer lanes, some) holds them all: lane p of vector j is the sum of vector p * left + j, for `left` vectors. */
+INLINE void sums_of_lanes(vec *x, real *total) {
+    int count = SUMS;
+#pragma GCC unroll 8
+    for (int half = LANES / 2; half; half /= 2) {
+        const mask lane = row_numbers();
+        const mask low = (lane & half) == 0;
+        /* Shuffles count the second vector's lanes on from LANES. */
+        const mask own = lane + (~low & (integer)LANES), other = (low & (lane + half)) | (~low & (lane - half + (integer)LANES));
+        count /= 2;
+#pragma GCC unroll 8
+        for (int i = 0; i < count; i++)
+            x[i] = __builtin_shuffle(x[i], x[i + count], own) + __builtin_shuffle(x[i], x[i + count], other);
+    }
+#pragma GCC unroll 16
+    for (int j = 0; j < count; j++)
+#pragma GCC unroll 16
+        for (int p = 0; p < LANES; p++) total[p * count + j] = x[j][p];
+}
