@@ -26,6 +26,7 @@ from nuts.problems import PROBLEMS, Problem
 
 import hnbayes
 from hnbayes.kernels import HMC, NUTS
+from hnbayes.kernels.kernel import State
 from hnbayes.rng import chain_streams
 
 # About what NUTS adapts to.
@@ -33,15 +34,49 @@ STEP_SIZES = {"diabetes": 0.005, "airfoil": 0.002, "digits": 0.005, "schools": 0
 STEPS_PER_ROUND = 200
 PROFILED_STEPS = 5000
 
-Job = Callable[[], object]
+
+class Job:
+    """What is timed: a call that is one batched gradient."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call = call
+
+    def gradients(self, repeats: int) -> float:
+        """Call it so often; returns how many gradients a chain that was."""
+        for _ in range(repeats):
+            self.call()
+        return repeats
 
 
-def microseconds(call: Job, repeats: int = STEPS_PER_ROUND) -> float:
-    """Mean time of a call."""
+class NutsJob(Job):
+    """NUTS: a call adds a leaf to each chain's tree, or many where trees grow in compiled C."""
+
+    def __init__(self, kernel: NUTS, state: State) -> None:
+        super().__init__(lambda: kernel.advance(state))
+        self.kernel, self.state = kernel, state
+
+    def gradients(self, repeats: int) -> float:
+        """As many leaves a chain as `repeats` or a few more; returns their number."""
+        before, finished, chains = self._open_leaves(), 0, len(self.state.position)
+        leaves = 0
+        while leaves < repeats * chains:
+            _, ended = self.kernel.advance(self.state)
+            if ended is not None:
+                finished += int(ended.info["n_steps"].sum())
+            leaves = finished + self._open_leaves() - before
+        return leaves / chains
+
+    def _open_leaves(self) -> int:
+        """Leaves of trees that aren't complete."""
+        tree, going = self.state.path, ~self.state.fresh
+        return 0 if tree is None else int((tree.n_steps + tree.leaf)[going].sum())
+
+
+def microseconds(job: Job, repeats: int = STEPS_PER_ROUND) -> float:
+    """Mean time of a batched gradient."""
     began = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - began) / repeats * 1e6
+    done = job.gradients(repeats)
+    return (time.perf_counter() - began) / done * 1e6
 
 
 def prepared(problem: Problem, compile: bool | str) -> hnbayes.Potential:
@@ -62,9 +97,9 @@ def make_jobs(U: hnbayes.Potential, positions: torch.Tensor, step_size: float) -
     # As kernels ask for it, on the CPU.
     array = positions.numpy()
     return {
-        "bare batched gradient": lambda: U.value_and_grad_arrays(array),
-        "leapfrog in HMC": lambda: hmc.advance(hmc_state),
-        "leapfrog in NUTS": lambda: nuts.advance(nuts_state),
+        "bare batched gradient": Job(lambda: U.value_and_grad_arrays(array)),
+        "leapfrog in HMC": Job(lambda: hmc.advance(hmc_state)),
+        "leapfrog in NUTS": NutsJob(nuts, nuts_state),
     }
 
 
@@ -145,8 +180,7 @@ def profile(leapfrog: Job, gradient: Job) -> None:
     plain, bare = microseconds(leapfrog, PROFILED_STEPS), microseconds(gradient, PROFILED_STEPS)
     profiler = cProfile.Profile()
     profiler.enable()
-    for _ in range(PROFILED_STEPS):
-        leapfrog()
+    leapfrog.gradients(PROFILED_STEPS)
     profiler.disable()
     stats = pstats.Stats(profiler).stats  # type: ignore[attr-defined]
     total = max(cumulative for _, _, _, cumulative, _ in stats.values())
@@ -174,7 +208,7 @@ def hypnettorch_step(U: hnbayes.Potential, position: torch.Tensor, step_size: fl
             chain.simulate_chain(1)
         calls["n"] += 1
 
-    return step
+    return Job(step)
 
 
 if __name__ == "__main__":
