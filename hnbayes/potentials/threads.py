@@ -31,7 +31,7 @@ class Blas:
         self._users, self._before = 0, 1
         try:
             # Names are looked for in what a library is linked with, too (but not on Windows).
-            library = ctypes.CDLL(np.linalg._umath_linalg.__file__)  # type: ignore[attr-defined]
+            library = ctypes.CDLL(np.linalg._umath_linalg.__file__)
         except (AttributeError, OSError, TypeError):
             return
         for name in NAMES:
