@@ -8,12 +8,13 @@ call. The result is compared with the graph it came from before it is used (see 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch._decomp import get_decompositions
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -42,9 +43,16 @@ NEUTRAL = {
 SYMMETRIC = {aten.mul.Tensor, aten.add.Tensor}
 
 
-def traced(function: Callable[..., Any], *arguments: Tensor) -> GraphModule:
-    """What a function does to tensors like these, as a graph of plain operations without those that lead nowhere."""
-    graph = make_fx(function)(*arguments)
+def traced(function: Callable[..., Any], *arguments: Tensor, decomposed: Sequence[Any] = ()) -> GraphModule:
+    """What a function does to tensors like these, as a graph of plain operations without those that lead nowhere.
+
+    Args:
+        function: of tensors.
+        *arguments: the tensors.
+        decomposed: operations for which the graph is to hold what torch describes them by.
+    """
+    table = get_decompositions(decomposed) if decomposed else None
+    graph = make_fx(function, decomposition_table=table)(*arguments)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph

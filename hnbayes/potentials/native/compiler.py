@@ -24,7 +24,7 @@ from typing import Any
 SWITCH = "HNBAYES_NATIVE"
 CACHE = "HNBAYES_CACHE"
 SOURCE = pathlib.Path(__file__).with_name("native.c")
-FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd")
 SHARED = ("-shared", "-fPIC", "-pthread")
 # The first that the compiler takes.
 MACHINE = (("-march=native",), ("-mcpu=native",), ())

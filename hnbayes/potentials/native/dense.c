@@ -4,12 +4,14 @@
  * order, so its result depends neither on the other chains nor on the number of threads.
  *
  * Rows go through the network in blocks whose activations stay in the cache. Units are the contiguous dimension, padded
- * to whole vectors. Weights are repacked for every call, because they change with every call. Every product is the same
- * tile of TILE_ROWS rows x TILE_VECTORS vectors, kept in registers; only the strides differ.
+ * to whole vectors. Weights are repacked for every call, because they change with every call. Products are those of
+ * products.h.
  *
  * A layer of very few units ("narrow", as the output of a regression) would leave most of a vector empty; its products
  * have the layer's inputs as the contiguous dimension instead.
  */
+#include "products.h"
+
 #define BLOCK 32 /* rows of data at a time */
 
 enum loss { SQUARES, CATEGORICAL, BERNOULLI };
@@ -34,69 +36,6 @@ typedef struct {
     double constant;
 } problem;
 
-/* ---- products ---- */
-
-/* A product c = start + a b: c is (rows, vectors), b (depth, vectors); element (i, j) of a is a[i * ai + j * aj]. */
-typedef struct {
-    const real *a;
-    int64_t ai, aj;
-    const real *b;
-    int64_t b_stride;
-    const real *start; /* NULL is 0 */
-    int64_t start_stride;
-    real *c;
-    int64_t c_stride, depth;
-} operands;
-
-/* R and V are constants where it is inlined, so the sums live in registers. */
-INLINE void tile(const int R, const int V, const operands *o, int64_t row, int64_t column) {
-    vec sum[TILE_ROWS][TILE_VECTORS];
-    const real *a = o->a + row * o->ai, *b = o->b + column;
-    const int64_t ai = o->ai, aj = o->aj, b_stride = o->b_stride;
-#pragma GCC unroll 8
-    for (int i = 0; i < R; i++)
-#pragma GCC unroll 8
-        for (int v = 0; v < V; v++)
-            sum[i][v] = o->start ? ((const vec *)(o->start + (row + i) * o->start_stride + column))[v] : all(0);
-    for (int64_t j = o->depth; j > 0; j--, a += aj, b += b_stride) {
-        vec right[TILE_VECTORS];
-#pragma GCC unroll 8
-        for (int v = 0; v < V; v++) {
-            right[v] = ((const vec *)b)[v];
-            KEEP(right[v]);
-        }
-#pragma GCC unroll 8
-        for (int i = 0; i < R; i++) {
-            const vec left = all(a[i * ai]);
-#pragma GCC unroll 8
-            for (int v = 0; v < V; v++) sum[i][v] += left * right[v];
-        }
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < R; i++)
-#pragma GCC unroll 8
-        for (int v = 0; v < V; v++) ((vec *)(o->c + (row + i) * o->c_stride + column))[v] = sum[i][v];
-}
-
-INLINE void tiles(const int V, const operands *o, int64_t rows, int64_t column) {
-    int64_t row = 0;
-    for (; row + TILE_ROWS <= rows; row += TILE_ROWS) tile(TILE_ROWS, V, o, row, column);
-    for (; row + 2 <= rows; row += 2) tile(2, V, o, row, column);
-    if (row < rows) tile(1, V, o, row, column);
-}
-
-static void multiply(operands o, int64_t rows, int64_t columns) {
-    int64_t column = 0;
-    for (; column + TILE_VECTORS * LANES <= columns; column += TILE_VECTORS * LANES) tiles(TILE_VECTORS, &o, rows, column);
-    switch ((columns - column) / LANES) {
-    case 1: tiles(1, &o, rows, column); break;
-#if TILE_VECTORS > 2
-    case 2: tiles(2, &o, rows, column); break;
-    case 3: tiles(3, &o, rows, column); break;
-#endif
-    }
-}
-
 /* ---- one chain ---- */
 
 /* A layer's room: packed weights, sums of gradients, and a block of activations, slopes and sensitivities. */
@@ -108,8 +47,6 @@ typedef struct {
     real *weight_gradient;      /* like `rows` if narrow, like `columns` otherwise */
     real *output, *slope, *delta; /* (BLOCK, stride) */
 } room;
-
-static int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
 /* Lays rooms out from `memory` on (both NULL to count only); returns how many numbers they take. */
 static int64_t furnish(const network *net, room *rooms, real *memory) {

@@ -1,3 +1,5 @@
+#ifndef VECTORS_H
+#define VECTORS_H
 /* Vectors of numbers as the processor has them, and elementary functions of whole vectors, accurate to a few units in the
  * last place. NaN stays NaN.
  */
@@ -154,3 +156,4 @@ INLINE real sum_lanes(vec x) {
     return lane[0];
 }
 
+#endif

@@ -1,0 +1,310 @@
+"""Translation: the graph of a potential at one position as C."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from hnbayes.potentials.translated import operations, pieces
+from hnbayes.potentials.translated.operations import aten
+from hnbayes.potentials.translated.values import C_TYPES, Access, Base, UntranslatableError, blank
+from hnbayes.potentials.translated.writer import Block, Elementwise, Memory, Step, Total, assign, write
+
+# More steps are a program that takes a compiler many seconds.
+MOST_STEPS = 2_000
+NAME = "graph_point"
+HEAD = """#include "numbers.h"
+#include "products.h"
+
+"""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A graph in C.
+
+    Attributes:
+        source: of a library with the point `graph_point`.
+        constants: the tensors whose memory its context points to, in order.
+        bytes: the memory that a call needs.
+        operations: about how many arithmetic operations a call takes.
+    """
+
+    source: str
+    constants: list[Tensor]
+    bytes: int
+    operations: int
+
+
+def translate(graph: GraphModule, dtype: torch.dtype, may_copy: bool = False) -> Program:
+    """The C of a graph.
+
+    Args:
+        graph: functional (nothing is written to in place), from a position (D,) to its gradient and U, with stand-ins of
+            all values in `node.meta["val"]`.
+        dtype: of positions.
+        may_copy: whether matrices among the constants may be read from copies.
+
+    Raises:
+        UntranslatableError: if it holds what isn't known here.
+    """
+    return _Translation(graph, dtype, may_copy).program()
+
+
+class _Translation:
+    def __init__(self, graph: GraphModule, dtype: torch.dtype, may_copy: bool) -> None:
+        self.graph, self.real, self.may_copy = graph, dtype, may_copy
+        self.values: dict[Node, Any] = {}
+        self.steps: list[Step] = []
+        self.constants: list[Tensor] = []
+        self.copies: dict[Any, Access] = {}
+        self.operations = 0
+        self.space = 0
+
+    def program(self) -> Program:
+        for node in self.graph.graph.nodes:
+            if node.op == "placeholder":
+                if self.values:
+                    raise UntranslatableError("several arguments")
+                self.values[node] = self.given("q", _meta(node))
+            elif node.op == "get_attr":
+                self.values[node] = self.constant(getattr(self.graph, str(node.target), None))
+            elif node.op == "call_function":
+                self._call(node)
+            elif node.op == "output":
+                self._output(node.args[0])
+            else:
+                raise UntranslatableError(node.op)
+        if len(self.steps) > MOST_STEPS:
+            raise UntranslatableError("too many steps")
+        memory = Memory()
+        lines = write(self.steps, memory)
+        if self.space:
+            memory.array("space", "char", self.space, 1)
+        kinds = [C_TYPES[tensor.dtype] for tensor in self.constants]
+        given = [
+            f"const {kind} *const restrict c{at} = ((const void *const *)context)[{at}];"
+            for at, kind in enumerate(kinds)
+        ]
+        head = f"void {NAME}(const void *context, const real *q, real *gradient, real *value, void *memory) {{"
+        source = HEAD + "\n".join((head, *given, *memory.lines, *lines, "}\n"))
+        return Program(source, self.constants, max(memory.bytes, 1), self.operations)
+
+    # ---- values ----
+
+    def given(self, name: str, like: Tensor) -> Access:
+        """Memory that C is given, laid out as a tensor."""
+        layout = blank(like.shape, like.dtype, like.stride())
+        return Access(Base(name, like.dtype, layout, "given"), layout, self.real)
+
+    def constant(self, value: Any) -> Access:
+        """A tensor that C reads."""
+        if (
+            type(value) not in (Tensor, torch.nn.Parameter)
+            or value.device.type != "cpu"
+            or value.layout != torch.strided
+            or value.dtype not in C_TYPES
+            or value.is_neg()
+        ):
+            raise UntranslatableError("a constant of another kind")
+        self.constants.append(value.detach())
+        return self.given(f"c{len(self.constants) - 1}", value)
+
+    def computed(self, shape: Sequence[int], dtype: torch.dtype) -> Access:
+        """New memory that C fills."""
+        if dtype not in C_TYPES or (dtype.is_floating_point and dtype != self.real):
+            raise UntranslatableError(str(dtype))
+        layout = blank(shape, dtype)
+        return Access(Base(f"v{len(self.steps)}", dtype, layout), layout, self.real)
+
+    def read(self, node: Any) -> Access:
+        """What a node stands for."""
+        value = self.values.get(node) if isinstance(node, Node) else None
+        if not isinstance(value, Access):
+            raise UntranslatableError(f"{node!r} is no tensor")
+        return value
+
+    def add(self, step: Step, operations: int) -> None:
+        """A step, and about how much work it is."""
+        self.steps.append(step)
+        self.operations += operations
+
+    def block(self, target: Access, reads: Sequence[Access], lines: Any, operations: int | None = None) -> Access:
+        """A step that isn't elementwise. Returns its target."""
+        self.add(Block(target.base, list(reads), lines), target.layout.numel() if operations is None else operations)
+        return target
+
+    def elementwise(
+        self, shape: Sequence[int], dtype: torch.dtype, expression: str, reads: Sequence[Access], target: Any = None
+    ) -> Access:
+        """An expression of values, broadcast to a shape."""
+        access = self.computed(shape, dtype)
+        step = Elementwise(
+            access.base, [read.expanded(shape) for read in reads], expression, target in operations.SCALAR
+        )
+        self.add(step, access.layout.numel() * operations.COSTS.get(target, 1))
+        return access
+
+    def contiguous(self, access: Access) -> Access:
+        """The same numbers in order."""
+        return self.elementwise(access.shape, access.dtype, "{0}", [access])
+
+    def reserve(self, size: int) -> None:
+        """Bytes of memory that a step needs for itself, in `space`."""
+        self.space = max(self.space, size)
+
+    def with_longer_rows(self, matrix: Access) -> Access:
+        """A matrix, from a copy whose longer axis is in order if it is a constant that may be copied."""
+        axis = int(matrix.shape[1] > matrix.shape[0])
+        given = [at for at in range(len(self.constants)) if matrix.base.name == f"c{at}"]
+        if not given or not self.may_copy or matrix.strides[axis] == 1:
+            return matrix
+        key = matrix.base.name, matrix.layout.storage_offset(), tuple(sorted(zip(matrix.shape, matrix.strides, strict=True)))
+        value = self.constants[given[0]]
+        layout = matrix.layout
+        if key not in self.copies:
+            view = value.as_strided(layout.shape, layout.stride(), value.storage_offset() + layout.storage_offset())
+            self.copies[key] = self.constant((view if axis else view.T).contiguous())
+        copy = self.copies[key].layout
+        return Access(self.copies[key].base, copy if copy.shape == layout.shape else copy.T, self.real)
+
+    def literal(self, value: Any) -> str:
+        """A Python number in C."""
+        if isinstance(value, bool):
+            return str(int(value))
+        if isinstance(value, int) and abs(value) < 2**53:
+            return f"({value})" if value < 0 else str(value)
+        if isinstance(value, float):
+            if value != value:
+                return "(real)NAN"
+            if value in (float("inf"), float("-inf")):
+                return f"({'-' if value < 0 else ''}(real)INFINITY)"
+            return f"(real){value.hex()}" if value >= 0 else f"((real){value.hex()})"
+        raise UntranslatableError(f"argument {value!r}")
+
+    # ---- operations ----
+
+    def _call(self, node: Any) -> None:
+        target: Any = node.target
+        if getattr(target, "__name__", "") == "getitem":
+            parts = self.values.get(node.args[0])
+            if not isinstance(parts, list):
+                raise UntranslatableError("an item of something else")
+            self.values[node] = parts[node.args[1]]
+        elif getattr(target, "__name__", "") == "host_tanh":
+            self._elementwise(node, aten.tanh.default)
+        elif target in operations.SAME:
+            self.values[node] = self.read(node.args[0])
+        elif target in operations.VIEWS:
+            self.values[node] = self._view(node)
+        elif target in (aten.sum.dim_IntList, aten.sum.default):
+            self.values[node] = self._sum(node)
+        elif target in pieces.PIECES:
+            self.values[node] = pieces.PIECES[target](self, node)
+        else:
+            self._elementwise(node, target)
+
+    def _view(self, node: Any) -> Any:
+        source = self.read(node.args[0])
+        if node.kwargs:
+            raise UntranslatableError("a view with options")
+        try:
+            layout = node.target(source.layout, *node.args[1:])
+        except RuntimeError:
+            if node.target not in operations.RESHAPES:
+                raise UntranslatableError(str(node.target)) from None
+            source = self.contiguous(source)
+            layout = node.target(source.layout, *node.args[1:])
+        if isinstance(layout, (list, tuple)):
+            return [Access(source.base, part, self.real) for part in layout]
+        return Access(source.base, layout, self.real)
+
+    def _elementwise(self, node: Any, target: Any) -> None:
+        args, options = list(node.args), dict(node.kwargs)
+        value = _meta(node)
+        if target in (aten._to_copy.default, aten.clone.default):
+            options.pop("memory_format", None)
+            options.pop("dtype", None)
+            options.pop("non_blocking", None)
+            expression = "({0} != 0)" if value.dtype == torch.bool else "{0}"
+            args = args[:1]
+        elif target is aten.clamp.default:
+            low, high = (args + [None, None])[1:3]
+            low, high = options.pop("min", low), options.pop("max", high)
+            bounds = [bound for bound in (low, high) if bound is not None]
+            expression = {
+                (True, True): "({0} < {1} ? {1} : {0} > {2} ? {2} : {0})",
+                (True, False): "({0} < {1} ? {1} : {0})",
+                (False, True): "({0} > {1} ? {1} : {0})",
+            }.get((low is not None, high is not None), "{0}")
+            args = [args[0], *bounds]
+        elif target is aten.softplus.default:
+            args = (args + [1.0, 20.0])[: 3 if len(args) > 1 else 1] if len(args) != 1 else [args[0], 1.0, 20.0]
+            expression = "softplus_of({0}, {1}, {2})"
+        elif target is aten.pow.Tensor_Scalar:
+            expression = operations.POWERS.get(args[1], operations.SCALAR[target])
+            target = target if expression == operations.SCALAR[target] else None
+        elif target in operations.LOGICAL and value.dtype == torch.bool:
+            expression = operations.LOGICAL[target]
+        elif target in operations.EXPRESSIONS:
+            expression = operations.EXPRESSIONS[target]
+        elif target in operations.SCALAR:
+            expression = operations.SCALAR[target]
+        else:
+            raise UntranslatableError(str(target))
+        alpha = options.pop("alpha", 1)
+        if options or (alpha != 1 and target not in (aten.add.Tensor, aten.sub.Tensor)):
+            raise UntranslatableError(f"{target} with {sorted(node.kwargs)}")
+        reads: list[Access] = []
+        arguments: list[str] = []
+        for arg in args:
+            if isinstance(arg, Node):
+                arguments.append(f"{{{len(reads)}}}")
+                reads.append(self.read(arg))
+            else:
+                arguments.append(self.literal(arg))
+        if alpha != 1:
+            arguments[1] = f"({self.literal(alpha)} * {arguments[1]})"
+        floating = [read.dtype.is_floating_point for read in reads]
+        if not reads or (value.dtype.is_floating_point and not any(floating) and target not in CASTS):
+            raise UntranslatableError(f"{target} of whole numbers")
+        self.values[node] = self.elementwise(
+            value.shape, value.dtype, expression.format(*arguments), reads, target
+        )
+
+    def _sum(self, node: Any) -> Access:
+        source = self.read(node.args[0])
+        axes = list(node.args[1]) if len(node.args) > 1 and node.args[1] else list(range(len(source.shape)))
+        value = _meta(node)
+        if node.kwargs or not source.dtype.is_floating_point:
+            raise UntranslatableError("a sum with options")
+        if value.numel() == 1:
+            access = self.computed(value.shape, value.dtype)
+            self.add(Total(access.base, [source]), source.layout.numel())
+            return access
+        return pieces.reduce(self, source, axes, value, "sum")
+
+    def _output(self, results: Any) -> None:
+        if not isinstance(results, (list, tuple)) or len(results) != 2:
+            raise UntranslatableError("the graph gives no gradient and value")
+        for name, result in zip(("gradient", "value"), results, strict=True):
+            source = self.read(result)
+            if source.dtype != self.real or len(source.shape) != (name == "gradient"):
+                raise UntranslatableError("a result of another kind")
+            target = self.given(name, blank(source.shape, self.real))
+            self.block(target, [source], lambda target=target, source=source: assign(target, source))
+
+
+CASTS = {aten._to_copy.default, aten.where.self, aten.div.Tensor, aten.div.Scalar, aten.add.Tensor, aten.mul.Tensor}
+
+
+def _meta(node: Any) -> Tensor:
+    value = node.meta.get("val") if isinstance(node, Node) else None
+    if not isinstance(value, Tensor):
+        raise UntranslatableError(f"{node} is no tensor")
+    return value
