@@ -118,6 +118,10 @@ def _product(to: Translation, a: Tensor, b: Tensor, left: Access, right: Access,
     """
     *batch, rows, depth = a.shape
     columns = b.shape[-1]
+    if depth == 1:
+        reads = [Access(factor.base, layout, factor.real) for layout, factor in ((a, left), (b, right))]
+        full = to.elementwise((*batch, rows, columns), value.dtype, "{0} * {1}", reads)
+        return Access(full.base, full.layout.view(value.shape), to.real)
     factors = []
     for layout, factor in ((a, left), (b, right)):
         access = Access(factor.base, layout, factor.real)
@@ -133,6 +137,7 @@ def _product(to: Translation, a: Tensor, b: Tensor, left: Access, right: Access,
         raise UntranslatableError("a large product")
     vector = ALIGNMENT // to.real.itemsize
     sides = [(rows, columns), (columns, rows)] if rows > 1 and columns > 1 else []
+    to.reserve(ALIGNMENT)
     for one, other in sides:
         to.reserve((depth + one) * -(-other // vector) * ALIGNMENT)
 
