@@ -188,7 +188,9 @@ class Potential:
 
     def point(self, positions: NDArray[Any]) -> Point | None:
         """The compiled function that evaluates batches like this one (C, D) chain by chain, if that is how."""
-        return getattr(self._array_functions.get((positions.shape, positions.dtype.char, self._long_run)), "point", None)
+        return getattr(
+            self._array_functions.get((positions.shape, positions.dtype.char, self._long_run)), "point", None
+        )
 
     def value(self, positions: Tensor) -> Tensor:
         """U for every chain, without gradient (U needs not be differentiable).

@@ -93,8 +93,8 @@ def build(
         evaluations: expected number of evaluations, if known.
         known_cause: why the function is known not to be vectorisable, to skip the attempt.
         fold_data: whether the captured graph may hold what it needs of the data, not the data themselves.
-        natives: each makes a function in C, or None, from a batch; with `compile="auto"`, the first that gives the right
-            numbers is used.
+        natives: each makes a function in C, or None, from a batch; with `compile="auto"`, the first that gives the
+            right numbers is used.
 
     Raises:
         TypeError, ValueError: if U doesn't return a differentiable scalar.

@@ -51,7 +51,7 @@ def traced(function: Callable[..., Any], *arguments: Tensor, decomposed: Sequenc
         *arguments: the tensors.
         decomposed: operations for which the graph is to hold what torch describes them by.
     """
-    table = get_decompositions(decomposed) if decomposed else None
+    table: Any = get_decompositions(decomposed) if decomposed else None
     graph = make_fx(function, decomposition_table=table)(*arguments)
     graph.graph.eliminate_dead_code()
     graph.recompile()

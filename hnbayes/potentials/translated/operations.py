@@ -88,6 +88,10 @@ SCALAR: dict[Any, str] = {
     aten.pow.Tensor_Tensor: "MATH(pow)({0}, {1})",
     aten.pow.Scalar: "MATH(pow)({0}, {1})",
 }
+# Operations that may make real numbers of whole ones alone.
+OF_WHOLE_NUMBERS = {
+    *(aten._to_copy.default, aten.where.self, aten.div.Tensor, aten.div.Scalar, aten.add.Tensor, aten.mul.Tensor),
+}
 POWERS = {
     0: "1",
     1: "{0}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -188,7 +189,10 @@ def _into(fill: str | None, view: Any) -> Callable[[Translation, Any], Access]:
         place = Access(target.base, view(target.layout, *node.args[2:]), to.real)
 
         def lines() -> list[str]:
-            return [*(filled(target, fill) if fill is not None else assign(target, sources[0])), *assign(place, sources[-1])]
+            return [
+                *(filled(target, fill) if fill is not None else assign(target, sources[0])),
+                *assign(place, sources[-1]),
+            ]
 
         return to.block(target, sources, lines)
 
@@ -234,7 +238,7 @@ def _picked(shape: Sequence[int], layout: Tensor, indices: Sequence[Access | Non
     picks = [index for index in indices if index is not None]
     if any(index.dtype in (torch.bool, torch.uint8) for index in picks):
         raise UntranslatableError("an index of logical values")
-    common = torch.broadcast_shapes(*(index.shape for index in picks))
+    common: Any = np.broadcast_shapes(*(index.shape for index in picks))
     together = at == list(range(at[0], at[-1] + 1))
     first = at[0] if together else 0
     loops = list(range(len(shape)))

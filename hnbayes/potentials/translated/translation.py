@@ -45,8 +45,8 @@ def translate(graph: GraphModule, dtype: torch.dtype, may_copy: bool = False) ->
     """The C of a graph.
 
     Args:
-        graph: functional (nothing is written to in place), from a position (D,) to its gradient and U, with stand-ins of
-            all values in `node.meta["val"]`.
+        graph: functional (nothing is written to in place), from a position (D,) to its gradient and U, with stand-ins
+            of all values in `node.meta["val"]`.
         dtype: of positions.
         may_copy: whether matrices among the constants may be read from copies.
 
@@ -164,7 +164,11 @@ class _Translation:
         given = [at for at in range(len(self.constants)) if matrix.base.name == f"c{at}"]
         if not given or not self.may_copy or matrix.strides[axis] == 1:
             return matrix
-        key = matrix.base.name, matrix.layout.storage_offset(), tuple(sorted(zip(matrix.shape, matrix.strides, strict=True)))
+        key = (
+            matrix.base.name,
+            matrix.layout.storage_offset(),
+            tuple(sorted(zip(matrix.shape, matrix.strides, strict=True))),
+        )
         value = self.constants[given[0]]
         layout = matrix.layout
         if key not in self.copies:
@@ -225,41 +229,10 @@ class _Translation:
         return Access(source.base, layout, self.real)
 
     def _elementwise(self, node: Any, target: Any) -> None:
-        args, options = list(node.args), dict(node.kwargs)
-        value = _meta(node)
-        if target in (aten._to_copy.default, aten.clone.default):
-            options.pop("memory_format", None)
-            options.pop("dtype", None)
-            options.pop("non_blocking", None)
-            expression = "({0} != 0)" if value.dtype == torch.bool else "{0}"
-            args = args[:1]
-        elif target is aten.clamp.default:
-            low, high = (args + [None, None])[1:3]
-            low, high = options.pop("min", low), options.pop("max", high)
-            bounds = [bound for bound in (low, high) if bound is not None]
-            expression = {
-                (True, True): "({0} < {1} ? {1} : {0} > {2} ? {2} : {0})",
-                (True, False): "({0} < {1} ? {1} : {0})",
-                (False, True): "({0} > {1} ? {1} : {0})",
-            }.get((low is not None, high is not None), "{0}")
-            args = [args[0], *bounds]
-        elif target is aten.softplus.default:
-            args = (args + [1.0, 20.0])[: 3 if len(args) > 1 else 1] if len(args) != 1 else [args[0], 1.0, 20.0]
-            expression = "softplus_of({0}, {1}, {2})"
-        elif target is aten.pow.Tensor_Scalar:
-            expression = operations.POWERS.get(args[1], operations.SCALAR[target])
-            target = target if expression == operations.SCALAR[target] else None
-        elif target in operations.LOGICAL and value.dtype == torch.bool:
-            expression = operations.LOGICAL[target]
-        elif target in operations.EXPRESSIONS:
-            expression = operations.EXPRESSIONS[target]
-        elif target in operations.SCALAR:
-            expression = operations.SCALAR[target]
-        else:
-            raise UntranslatableError(str(target))
-        alpha = options.pop("alpha", 1)
-        if options or (alpha != 1 and target not in (aten.add.Tensor, aten.sub.Tensor)):
-            raise UntranslatableError(f"{target} with {sorted(node.kwargs)}")
+        value, options = _meta(node), dict(node.kwargs)
+        expression, args, target = _expression(target, list(node.args), options, value.dtype)
+        if options:
+            raise UntranslatableError(f"{target} with {sorted(options)}")
         reads: list[Access] = []
         arguments: list[str] = []
         for arg in args:
@@ -268,14 +241,11 @@ class _Translation:
                 reads.append(self.read(arg))
             else:
                 arguments.append(self.literal(arg))
-        if alpha != 1:
-            arguments[1] = f"({self.literal(alpha)} * {arguments[1]})"
-        floating = [read.dtype.is_floating_point for read in reads]
-        if not reads or (value.dtype.is_floating_point and not any(floating) and target not in CASTS):
+        # What C takes for whole numbers would be whole.
+        floating = any(read.dtype.is_floating_point for read in reads)
+        if not reads or (value.dtype.is_floating_point and not floating and target not in operations.OF_WHOLE_NUMBERS):
             raise UntranslatableError(f"{target} of whole numbers")
-        self.values[node] = self.elementwise(
-            value.shape, value.dtype, expression.format(*arguments), reads, target
-        )
+        self.values[node] = self.elementwise(value.shape, value.dtype, expression.format(*arguments), reads, target)
 
     def _sum(self, node: Any) -> Access:
         source = self.read(node.args[0])
@@ -300,7 +270,39 @@ class _Translation:
             self.block(target, [source], lambda target=target, source=source: assign(target, source))
 
 
-CASTS = {aten._to_copy.default, aten.where.self, aten.div.Tensor, aten.div.Scalar, aten.add.Tensor, aten.mul.Tensor}
+def _expression(
+    target: Any, args: list[Any], options: dict[str, Any], dtype: torch.dtype
+) -> tuple[str, list[Any], Any]:
+    """An elementwise operation as C's expression, its arguments, and the operation that says how much work it is.
+
+    Options that are seen to are removed.
+    """
+    alpha = options.pop("alpha", 1)
+    if alpha != 1 and target in (aten.add.Tensor, aten.sub.Tensor):
+        return operations.EXPRESSIONS[target].replace("{1}", "{2} * {1}"), [*args, alpha], target
+    if alpha != 1:
+        raise UntranslatableError(f"{target} with alpha")
+    if target in (aten._to_copy.default, aten.clone.default):
+        for name in ("memory_format", "dtype", "non_blocking"):
+            options.pop(name, None)
+        return "({0} != 0)" if dtype == torch.bool else "{0}", args, target
+    if target is aten.clamp.default:
+        low, high = [*args[1:], None, None][:2]
+        low, high = options.pop("min", low), options.pop("max", high)
+        expression = "{0}" if low is None else "({0} < {1} ? {1} : {0})"
+        if high is not None:
+            expression = "({0} > {1} ? {1} : {0})" if low is None else "({0} < {1} ? {1} : {0} > {2} ? {2} : {0})"
+        return expression, [args[0], *(bound for bound in (low, high) if bound is not None)], target
+    if target is aten.softplus.default:
+        return "softplus_of({0}, {1}, {2})", [*args, *(1.0, 20.0)[len(args) - 1 :]], target
+    if target is aten.pow.Tensor_Scalar and args[1] in operations.POWERS:
+        return operations.POWERS[args[1]], args, aten.mul.Tensor
+    if target in operations.LOGICAL and dtype == torch.bool:
+        return operations.LOGICAL[target], args, target
+    found = operations.EXPRESSIONS.get(target) or operations.SCALAR.get(target)
+    if found is None:
+        raise UntranslatableError(str(target))
+    return found, args, target
 
 
 def _meta(node: Any) -> Tensor:

@@ -117,7 +117,8 @@ def _together(waiting: Sequence[Step], unmade: set[Base]) -> list[Step]:
     first = waiting[0]
     if isinstance(first, Block):
         return [first]
-    shape, group, made = _shape(first), [first], {first.target}
+    shape, made = _shape(first), {first.target}
+    group: list[Step] = [first]
     for step in waiting[1:]:
         if isinstance(step, Block) or _shape(step) != shape or _is_scalar(step) != _is_scalar(first):
             continue
