@@ -59,9 +59,15 @@ def _point(program: Program, double: bool) -> Point | None:
     constants = program.constants
     context = np.array([tensor.data_ptr() for tensor in constants] + [0], np.uint64)
     address = context.ctypes.data
+    data = [(at, constants[at], constants[at].shape, constants[at].stride()) for at in program.data]
 
     def current() -> int:
-        for at, tensor in enumerate(constants):
+        for at, tensor, shape, strides in data:
+            if tensor.shape != shape or tensor.stride() != strides:
+                raise ValueError(
+                    f"data must keep their layout, shape {tuple(shape)} and strides {strides}; received "
+                    f"{tuple(tensor.shape)} and {tensor.stride()}. Call the potential's reset() after such changes."
+                )
             context[at] = tensor.data_ptr()
         return address
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-aten = torch.ops.aten
+aten, prims = torch.ops.aten, torch.ops.prims
 
 # As C expressions of their arguments.
 EXPRESSIONS: dict[Any, str] = {
@@ -20,6 +20,7 @@ EXPRESSIONS: dict[Any, str] = {
     aten.mul.Scalar: "{0} * {1}",
     aten.div.Tensor: "(real){0} / (real){1}",
     aten.div.Scalar: "(real){0} / (real){1}",
+    prims.div.default: "(real){0} / (real){1}",
     aten.neg.default: "-{0}",
     aten.exp.default: "exponential({0})",
     aten.exp2.default: "exponential({0} * (real)0x1.62e42fefa39efp-1)",
@@ -90,7 +91,7 @@ SCALAR: dict[Any, str] = {
 }
 # Operations that may make real numbers of whole ones alone.
 OF_WHOLE_NUMBERS = {
-    *(aten._to_copy.default, aten.where.self, aten.div.Tensor, aten.div.Scalar, aten.add.Tensor, aten.mul.Tensor),
+    *(aten._to_copy.default, aten.where.self, aten.div.Tensor, aten.div.Scalar, prims.div.default),
 }
 POWERS = {
     0: "1",
@@ -118,7 +119,9 @@ VIEWS = {
     *(aten.expand.default, aten.permute.default, aten.transpose.int, aten.t.default, aten.unsqueeze.default),
     *(aten.squeeze.default, aten.squeeze.dim, aten.squeeze.dims, aten.select.int, aten.slice.Tensor),
     *(aten.diagonal.default, aten.split.Tensor, aten.split_with_sizes.default, aten.unbind.int, aten.unfold.default),
+    prims.broadcast_in_dim.default,
 }
+COPIES = {aten.diagonal_copy.default: aten.diagonal.default}
 # Operations that are a view with an argument for its shape, which may need a copy first.
 RESHAPES = {aten.view.default, aten._unsafe_view.default, aten.reshape.default, aten._reshape_alias.default}
 # Operations whose result is their argument.
@@ -132,10 +135,20 @@ DECOMPOSED = (
     *(aten.mse_loss, aten.mse_loss_backward, aten.smooth_l1_loss, aten.smooth_l1_loss_backward),
     *(aten.huber_loss, aten.huber_loss_backward, aten.mean, aten.silu_backward, aten.gelu, aten.gelu_backward),
     *(aten.elu, aten.elu_backward, aten.leaky_relu, aten.leaky_relu_backward, aten.hardtanh, aten.hardtanh_backward),
-    *(aten.hardsigmoid, aten.hardswish, aten.mish, aten.mish_backward, aten.xlogy, aten.special_xlog1py, aten.lerp),
-    *(aten.std, aten.var, aten.var_mean, aten.native_layer_norm, aten.native_layer_norm_backward, aten.stack),
+    *(
+        aten.hardsigmoid,
+        aten.hardsigmoid_backward,
+        aten.hardswish,
+        aten.hardswish_backward,
+        aten.mish,
+        aten.mish_backward,
+        aten.xlogy,
+        aten.special_xlog1py,
+        aten.lerp,
+    ),
+    *(aten.var_mean, aten.native_layer_norm, aten.native_layer_norm_backward, aten.stack),
     *(aten.addmm, aten.addmv, aten.baddbmm, aten.addr, aten.linalg_vector_norm, aten.norm, aten.trace),
-    *(aten.embedding, aten.embedding_dense_backward, aten.index_select, aten.index_add, aten.tril),
+    *(aten.embedding, aten.index_select, aten.index_add, aten.tril),
     *(aten.triu, aten.cumprod, aten.logit, aten.logit_backward, aten.nan_to_num),
     *(aten.threshold, aten.new_zeros, aten.new_ones, aten.new_full, aten.isinf, aten.frac),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hnbayes.potentials.translated.operations import aten
+from hnbayes.potentials.translated.operations import aten, prims
 from hnbayes.potentials.translated.values import C_TYPES, Access, UntranslatableError, coalesced, index_of
-from hnbayes.potentials.translated.writer import ALIGNMENT, assign, nest
+from hnbayes.potentials.translated.writer import ALIGNMENT, Total, assign, nest
 
 if TYPE_CHECKING:
     from hnbayes.potentials.translated.translation import _Translation as Translation
@@ -78,14 +79,47 @@ def reduce(to: Translation, source: Access, axes: Sequence[int], value: Tensor, 
 
 def _reduction(kind: str) -> Callable[[Translation, Any], Access]:
     def piece(to: Translation, node: Any) -> Access:
-        source = to.read(node.args[0])
-        if node.kwargs or not source.dtype.is_floating_point:
+        source, value = to.read(node.args[0]), node.meta["val"]
+        if set(node.kwargs) - {"dtype"} or not (kind == "sum" or source.dtype == value.dtype == to.real):
             raise UntranslatableError("a reduction with options")
-        axes = node.args[1] if len(node.args) > 1 else ()
-        listed = [axes] if isinstance(axes, int) else list(axes) or list(range(len(source.shape)))
-        return reduce(to, source, listed, node.meta["val"], kind)
+        axes = node.args[1] if len(node.args) > 1 else None
+        listed = [axes] if isinstance(axes, int) else axes or list(range(len(source.shape)))
+        return total(to, source, listed, value) if kind == "sum" else reduce(to, source, listed, value, kind)
 
     return piece
+
+
+def total(to: Translation, source: Access, axes: Sequence[int], value: Tensor) -> Access:
+    """A sum along axes, in the loop that makes its terms if it is one of all of them."""
+    if value.numel() != 1:
+        return reduce(to, source, axes, value, "sum")
+    target = to.computed(value.shape, value.dtype)
+    to.add(Total(target.base, [source]), source.layout.numel())
+    return target
+
+
+def _variance(to: Translation, node: Any) -> Access:
+    """The mean squared distance from the mean, with what is taken off the number of terms."""
+    source, value = to.read(node.args[0]), node.meta["val"]
+    options = dict(node.kwargs)
+    axes = node.args[1] if len(node.args) > 1 else options.pop("dim", None)
+    correction = node.args[2] if len(node.args) > 2 else options.pop("correction", None)
+    options.pop("keepdim", None)
+    if options:
+        raise UntranslatableError("a variance with options")
+    listed = [axis % len(source.shape) for axis in axes or range(len(source.shape))]
+    kept = torch.Size(1 if axis in listed else size for axis, size in enumerate(source.shape))
+    count = math.prod(source.shape[axis] for axis in listed)
+    sums = total(to, source, listed, value.new_empty(kept))
+    apart = f"({{0}} - {{1}} / {count})"
+    squares = to.elementwise(source.shape, value.dtype, f"{apart} * {apart}", [source, sums])
+    freedom = to.literal(float(max(count - (1 if correction is None else correction), 0)))
+    return to.elementwise(value.shape, value.dtype, f"{{0}} / {freedom}", [total(to, squares, listed, value)])
+
+
+def _deviation(to: Translation, node: Any) -> Access:
+    variance = _variance(to, node)
+    return to.elementwise(variance.shape, variance.dtype, "root({0})", [variance])
 
 
 # ---- products ----
@@ -309,6 +343,16 @@ def blank_index(index: Access) -> Tensor:
     return torch.empty(index.shape, dtype=torch.int64, device="meta")
 
 
+def _embedding_backward(to: Translation, node: Any) -> Access:
+    new, index = to.read(node.args[0]), to.read(node.args[1])
+    _, padding, by_frequency = node.args[2:]
+    if padding >= 0 or by_frequency:
+        raise UntranslatableError("an embedding with options")
+    target = to.computed(node.meta["val"].shape, node.meta["val"].dtype)
+    shape = (*index.shape, *target.shape[1:])
+    return _write_at(to, None, target, new, [index], _picked(shape, target.layout, [index]), True)
+
+
 def _scatter_add(to: Translation, node: Any) -> Access:
     source, axis, index, new = to.read(node.args[0]), node.args[1], to.read(node.args[2]), to.read(node.args[3])
     target = to.computed(node.meta["val"].shape, node.meta["val"].dtype)
@@ -317,13 +361,18 @@ def _scatter_add(to: Translation, node: Any) -> Access:
 
 
 def _write_at(
-    to: Translation, source: Access, target: Access, new: Access, indices: Any, where: Any, add: bool
+    to: Translation, source: Access | None, target: Access, new: Access, indices: Any, where: Any, add: bool
 ) -> Access:
     before, inside, place = where
     own = " + ".join(["0", *(f"{step} * i{loop}" for loop, step in enumerate(new.strides) if step)])
     body = [*before, f"if ({inside}) ({target.pointer()})[{place}] {'+=' if add else '='} {new.at(own)};"]
-    reads = [source, new, *filter(None, indices)]
-    return to.block(target, reads, lambda: [*assign(target, source), *nest(list(new.shape), body)])
+    reads = [*filter(None, (source, new, *indices))]
+
+    def lines() -> list[str]:
+        first = filled(target, "0") if source is None else assign(target, source)
+        return [*first, *nest(list(new.shape), body)]
+
+    return to.block(target, reads, lines)
 
 
 # ---- in order ----
@@ -363,6 +412,14 @@ def _flip(to: Translation, node: Any) -> Access:
 
 
 PIECES: dict[Any, Callable[[Any, Any], Access]] = {
+    aten.sum.default: _reduction("sum"),
+    aten.sum.dim_IntList: _reduction("sum"),
+    prims.sum.default: _reduction("sum"),
+    prims.prod.default: _reduction("prod"),
+    aten.var.correction: _variance,
+    prims.var.default: _variance,
+    aten.std.correction: _deviation,
+    aten.embedding_dense_backward.default: _embedding_backward,
     aten.amax.default: _reduction("amax"),
     aten.amin.default: _reduction("amin"),
     aten.prod.default: _reduction("prod"),

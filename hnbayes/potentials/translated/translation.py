@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from hnbayes.potentials.graph import FOLDED
 from hnbayes.potentials.translated import operations, pieces
 from hnbayes.potentials.translated.operations import aten
 from hnbayes.potentials.translated.values import C_TYPES, Access, Base, UntranslatableError, blank
-from hnbayes.potentials.translated.writer import Block, Elementwise, Memory, Step, Total, assign, write
+from hnbayes.potentials.translated.writer import Block, Elementwise, Memory, Step, assign, write
 
 # More steps are a program that takes a compiler many seconds.
 MOST_STEPS = 2_000
@@ -31,12 +32,14 @@ class Program:
     Attributes:
         source: of a library with the point `graph_point`.
         constants: the tensors whose memory its context points to, in order.
+        data: which of them aren't this graph's own, so that they may change.
         bytes: the memory that a call needs.
         operations: about how many arithmetic operations a call takes.
     """
 
     source: str
     constants: list[Tensor]
+    data: list[int]
     bytes: int
     operations: int
 
@@ -62,6 +65,7 @@ class _Translation:
         self.values: dict[Node, Any] = {}
         self.steps: list[Step] = []
         self.constants: list[Tensor] = []
+        self.data: list[int] = []
         self.copies: dict[Any, Access] = {}
         self.operations = 0
         self.space = 0
@@ -73,7 +77,10 @@ class _Translation:
                     raise UntranslatableError("several arguments")
                 self.values[node] = self.given("q", _meta(node))
             elif node.op == "get_attr":
-                self.values[node] = self.constant(getattr(self.graph, str(node.target), None))
+                name = str(node.target)
+                self.values[node] = self.constant(getattr(self.graph, name, None))
+                if not name.startswith(FOLDED):
+                    self.data.append(len(self.constants) - 1)
             elif node.op == "call_function":
                 self._call(node)
             elif node.op == "output":
@@ -93,7 +100,7 @@ class _Translation:
         ]
         head = f"void {NAME}(const void *context, const real *q, real *gradient, real *value, void *memory) {{"
         source = HEAD + "\n".join((head, *given, *memory.lines, *lines, "}\n"))
-        return Program(source, self.constants, max(memory.bytes, 1), self.operations)
+        return Program(source, self.constants, self.data, max(memory.bytes, 1), self.operations)
 
     # ---- values ----
 
@@ -112,7 +119,7 @@ class _Translation:
             or value.is_neg()
         ):
             raise UntranslatableError("a constant of another kind")
-        self.constants.append(value.detach())
+        self.constants.append(value)
         return self.given(f"c{len(self.constants) - 1}", value)
 
     def computed(self, shape: Sequence[int], dtype: torch.dtype) -> Access:
@@ -169,7 +176,7 @@ class _Translation:
             matrix.layout.storage_offset(),
             tuple(sorted(zip(matrix.shape, matrix.strides, strict=True))),
         )
-        value = self.constants[given[0]]
+        value = self.constants[given[0]].detach()
         layout = matrix.layout
         if key not in self.copies:
             view = value.as_strided(layout.shape, layout.stride(), value.storage_offset() + layout.storage_offset())
@@ -204,26 +211,24 @@ class _Translation:
             self._elementwise(node, aten.tanh.default)
         elif target in operations.SAME:
             self.values[node] = self.read(node.args[0])
-        elif target in operations.VIEWS:
-            self.values[node] = self._view(node)
-        elif target in (aten.sum.dim_IntList, aten.sum.default):
-            self.values[node] = self._sum(node)
+        elif target in operations.VIEWS or target in operations.COPIES:
+            self.values[node] = self._view(node, operations.COPIES.get(target, target))
         elif target in pieces.PIECES:
             self.values[node] = pieces.PIECES[target](self, node)
         else:
             self._elementwise(node, target)
 
-    def _view(self, node: Any) -> Any:
+    def _view(self, node: Any, target: Any) -> Any:
         source = self.read(node.args[0])
         if node.kwargs:
             raise UntranslatableError("a view with options")
         try:
-            layout = node.target(source.layout, *node.args[1:])
+            layout = target(source.layout, *node.args[1:])
         except RuntimeError:
-            if node.target not in operations.RESHAPES:
-                raise UntranslatableError(str(node.target)) from None
+            if target not in operations.RESHAPES:
+                raise UntranslatableError(str(target)) from None
             source = self.contiguous(source)
-            layout = node.target(source.layout, *node.args[1:])
+            layout = target(source.layout, *node.args[1:])
         if isinstance(layout, (list, tuple)):
             return [Access(source.base, part, self.real) for part in layout]
         return Access(source.base, layout, self.real)
@@ -246,18 +251,6 @@ class _Translation:
         if not reads or (value.dtype.is_floating_point and not floating and target not in operations.OF_WHOLE_NUMBERS):
             raise UntranslatableError(f"{target} of whole numbers")
         self.values[node] = self.elementwise(value.shape, value.dtype, expression.format(*arguments), reads, target)
-
-    def _sum(self, node: Any) -> Access:
-        source = self.read(node.args[0])
-        axes = list(node.args[1]) if len(node.args) > 1 and node.args[1] else list(range(len(source.shape)))
-        value = _meta(node)
-        if node.kwargs or not source.dtype.is_floating_point:
-            raise UntranslatableError("a sum with options")
-        if value.numel() == 1:
-            access = self.computed(value.shape, value.dtype)
-            self.add(Total(access.base, [source]), source.layout.numel())
-            return access
-        return pieces.reduce(self, source, axes, value, "sum")
 
     def _output(self, results: Any) -> None:
         if not isinstance(results, (list, tuple)) or len(results) != 2:
@@ -285,6 +278,8 @@ def _expression(
     if target in (aten._to_copy.default, aten.clone.default):
         for name in ("memory_format", "dtype", "non_blocking"):
             options.pop(name, None)
+        if options.get("device") == torch.device("cpu"):
+            del options["device"]
         return "({0} != 0)" if dtype == torch.bool else "{0}", args, target
     if target is aten.clamp.default:
         low, high = [*args[1:], None, None][:2]
