@@ -25,6 +25,7 @@ from hnbayes.potentials.sequential import (
     sequential_value,
     sequential_value_and_grad,
 )
+from hnbayes.potentials.translated import WORTH_COMPILING, translated_function
 
 CompileMode = Literal["auto"] | bool
 OnError = Literal["diverge", "raise"]
@@ -87,7 +88,9 @@ class Potential:
         self.parts = parts
         self.failures = 0
         self._evaluators: dict[tuple[object, ...], Evaluator] = {}
-        self._array_functions: dict[tuple[tuple[int, ...], str], Arrays] = {}
+        self._array_functions: dict[tuple[tuple[int, ...], str, bool], Arrays] = {}
+        # Whether the run that was announced last repays a compiler. One that wasn't announced goes on as it does.
+        self._long_run = False
         self._sequential_cause: str | None = None
         self._fallback_told = False
 
@@ -133,6 +136,8 @@ class Potential:
             TypeError, ValueError: if U doesn't give a differentiable scalar at these positions, or is not finite there.
         """
         check_positions(positions, self.spec, self.dtype)
+        if evaluations is not None:
+            self._long_run = evaluations >= WORTH_COMPILING
         with torch.inference_mode(False):
             return self._evaluator(_plain(positions), evaluations).mode
 
@@ -164,7 +169,7 @@ class Potential:
         Returns:
             Values (C,) and gradients (C, D).
         """
-        function = self._array_functions.get((positions.shape, positions.dtype.char))
+        function = self._array_functions.get((positions.shape, positions.dtype.char, self._long_run))
         if function is not None:
             try:
                 gradients, values = function(positions)
@@ -178,11 +183,14 @@ class Potential:
         """Whether NumPy evaluates batches like this one (C, D), which is so where dispatch costs most."""
         if positions.device.type != "cpu":
             return False
-        return (tuple(positions.shape), positions[:0].detach().numpy().dtype.char) in self._array_functions
+        char = positions[:0].detach().numpy().dtype.char
+        return (tuple(positions.shape), char, self._long_run) in self._array_functions
 
     def point(self, positions: NDArray[Any]) -> Point | None:
         """The compiled function that evaluates batches like this one (C, D) chain by chain, if that is how."""
-        return getattr(self._array_functions.get((positions.shape, positions.dtype.char)), "point", None)
+        return getattr(
+            self._array_functions.get((positions.shape, positions.dtype.char, self._long_run)), "point", None
+        )
 
     def value(self, positions: Tensor) -> Tensor:
         """U for every chain, without gradient (U needs not be differentiable).
@@ -217,11 +225,13 @@ class Potential:
         return other
 
     def _evaluator(self, positions: Tensor, evaluations: int | None) -> Evaluator:
-        key = ("grad", tuple(positions.shape), positions.dtype, positions.device)
+        key = ("grad", tuple(positions.shape), positions.dtype, positions.device, self._long_run)
         if key not in self._evaluators:
-            native = None if self.parts is None else partial(dense_function, self.parts)
+            natives = [] if self.parts is None else [partial(dense_function, self.parts)]
+            if self._long_run:
+                natives.append(partial(translated_function, self.function, self.fold_data))
             evaluator = evaluators.build(
-                self.function, positions, self.compile, evaluations, self._sequential_cause, self.fold_data, native
+                self.function, positions, self.compile, evaluations, self._sequential_cause, self.fold_data, natives
             )
             if evaluator.cause is not None and self._sequential_cause is None:
                 self._sequential_cause = evaluator.cause
@@ -230,7 +240,7 @@ class Potential:
             # A subclass with a `value_and_grad` of its own wants to be asked each time.
             if evaluator.arrays is not None and type(self).value_and_grad is Potential.value_and_grad:
                 char = positions[:0].detach().numpy().dtype.char
-                self._array_functions[tuple(positions.shape), char] = evaluator.arrays
+                self._array_functions[tuple(positions.shape), char, self._long_run] = evaluator.arrays
         return self._evaluators[key]
 
     def _tell_of_fallback(self, cause: str | None, chains: int) -> None:

@@ -7,7 +7,7 @@ import copy
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -79,7 +79,7 @@ def build(
     evaluations: int | None,
     known_cause: str | None = None,
     fold_data: bool = False,
-    native: Callable[[Tensor], BatchFunction | None] | None = None,
+    natives: Sequence[Callable[[Tensor], BatchFunction | None]] = (),
 ) -> Evaluator:
     """Find the fastest way to evaluate `function` with its gradient that gives the right numbers.
 
@@ -93,8 +93,8 @@ def build(
         evaluations: expected number of evaluations, if known.
         known_cause: why the function is known not to be vectorisable, to skip the attempt.
         fold_data: whether the captured graph may hold what it needs of the data, not the data themselves.
-        native: makes a function that was written for this kind of potential, or None, from a batch; used with
-            `compile="auto"` if it gives the right numbers.
+        natives: each makes a function in C, or None, from a batch; with `compile="auto"`, the first that gives the
+            right numbers is used.
 
     Raises:
         TypeError, ValueError: if U doesn't return a differentiable scalar.
@@ -119,8 +119,8 @@ def build(
         return Evaluator("sequential", one_by_one, cause)
     if compile is False:
         return Evaluator("vmap", vectorised)
-    if compile == "auto" and native is not None:
-        written = _checked(native, vectorised, positions)
+    if compile == "auto":
+        written = next(filter(None, (_checked(native, vectorised, positions) for native in natives)), None)
         if written is not None:
             return Evaluator("native", written)
     captured = _capture(vectorised, positions)

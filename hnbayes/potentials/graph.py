@@ -8,12 +8,13 @@ call. The result is compared with the graph it came from before it is used (see 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch._decomp import get_decompositions
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -39,12 +40,22 @@ NEUTRAL = {
     aten.sub.Tensor: 0,
     aten.add.Tensor: 0,
 }
+# What names of attributes begin with that were computed once.
+FOLDED = "_constant_"
 SYMMETRIC = {aten.mul.Tensor, aten.add.Tensor}
 
 
-def traced(function: Callable[..., Any], *arguments: Tensor) -> GraphModule:
-    """What a function does to tensors like these, as a graph of plain operations without those that lead nowhere."""
-    graph = make_fx(function)(*arguments)
+def traced(function: Callable[..., Any], *arguments: Tensor, decomposed: Sequence[Any] = ()) -> GraphModule:
+    """What a function does to tensors like these, as a graph of plain operations without those that lead nowhere.
+
+    Args:
+        function: of tensors.
+        *arguments: the tensors.
+        decomposed: operations for which the graph is to hold what torch describes them by.
+    """
+    table: Any = get_decompositions(decomposed) if decomposed else None
+    # By a function of its own, as a function's default arguments would be counted too.
+    graph = make_fx(lambda *tensors: function(*tensors), decomposition_table=table)(*arguments)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
@@ -151,7 +162,7 @@ def _fold_constants(graph: GraphModule, fold_data: bool) -> None:
             continue
         values[node] = node.target(*arguments, **node.kwargs)
     for number, (node, value) in enumerate(values.items()):
-        name = f"_constant_{number}"
+        name = f"{FOLDED}{number}"
         graph.register_buffer(name, value, persistent=False)
         with graph.graph.inserting_before(node):
             constant = graph.graph.get_attr(name)
@@ -191,7 +202,7 @@ def _is_neutral(graph: GraphModule, value: Any, number: int) -> bool:
     """Whether a number, or each number of a folded constant, is a certain one."""
     if not isinstance(value, Node):
         return isinstance(value, (int, float)) and value == number
-    if value.op != "get_attr" or not str(value.target).startswith("_constant_"):
+    if value.op != "get_attr" or not str(value.target).startswith(FOLDED):
         return False
     constant = getattr(graph, str(value.target))
     return bool((constant == number).all())

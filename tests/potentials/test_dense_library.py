@@ -92,7 +92,7 @@ def test_it_can_be_switched_off(monkeypatch):
 def test_a_broken_library_in_the_folder_is_made_anew(cache):
     cache.mkdir(mode=0o700)
     source = f'#include "{native_library.SOURCE.name}"\n'
-    path = cache / f"native-{native_library._key(source, native_library._compiler(), False)}.so"
+    path = cache / f"native-{native_library._key(source, native_library._compiler(), native_library.FLAGS)}.so"
     path.write_bytes(b"no library")
     path.chmod(0o700)
     assert mode() == "native"

@@ -24,7 +24,7 @@ from typing import Any
 SWITCH = "HNBAYES_NATIVE"
 CACHE = "HNBAYES_CACHE"
 SOURCE = pathlib.Path(__file__).with_name("native.c")
-FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+FLAGS = ("-std=gnu11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd")
 SHARED = ("-shared", "-fPIC", "-pthread")
 # The first that the compiler takes.
 MACHINE = (("-march=native",), ("-mcpu=native",), ())
@@ -54,33 +54,37 @@ def library(double: bool) -> ctypes.CDLL | None:
     return found
 
 
-def compiled(source: str, double: bool) -> ctypes.CDLL | None:
+def compiled(source: str, double: bool, flags: tuple[str, ...] = ()) -> ctypes.CDLL | None:
     """A C source as a library; None where there is no compiler, or it fails.
 
     Args:
         source: it may include the headers that stand beside native.c.
         double: whether `real` of vectors.h is float64.
+        flags: for the compiler, after its usual ones.
     """
     if os.environ.get(SWITCH, "1") == "0" or sys.platform == "win32":
         return None
-    return _library(source, double, os.environ.get("CC", ""), os.environ.get(CACHE, ""), os.getuid())
+    return _library(source, double, flags, os.environ.get("CC", ""), os.environ.get(CACHE, ""), os.getuid())
 
 
 @lru_cache(maxsize=256)
-def _library(source: str, double: bool, compiler: str, cache: str, user: int) -> ctypes.CDLL | None:
+def _library(
+    source: str, double: bool, flags: tuple[str, ...], compiler: str, cache: str, user: int
+) -> ctypes.CDLL | None:
     try:
         command = shlex.split(compiler) or _compiler()
         if not command:
             return None
-        name = f"native-{_key(source, command, double)}.so"
+        options = (*FLAGS, *flags, *(["-DDOUBLE"] if double else []))
+        name = f"native-{_key(source, command, options)}.so"
         folder = _cache_folder(cache, user)
         if folder is not None and (folder / name).exists() and _is_own(folder / name, user):
             with contextlib.suppress(OSError):  # cut short by a full disk, say; made anew below
                 return ctypes.CDLL(str(folder / name))
         if folder is not None and _may_write(folder):
-            return ctypes.CDLL(_compiled(source, command, double, folder / name))
+            return ctypes.CDLL(_compiled(source, command, options, folder / name))
         with tempfile.TemporaryDirectory() as temporary:
-            return ctypes.CDLL(_compiled(source, command, double, pathlib.Path(temporary) / name))
+            return ctypes.CDLL(_compiled(source, command, options, pathlib.Path(temporary) / name))
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
 
@@ -91,7 +95,7 @@ def _compiler() -> list[str]:
     return [] if found is None else [found]
 
 
-def _key(source: str, command: list[str], double: bool) -> str:
+def _key(source: str, command: list[str], options: tuple[str, ...]) -> str:
     """What tells libraries apart: source, flags, compiler, processor."""
     # Not the version that it prints: asking takes as long as all else together. A new compiler is a new file.
     program = shutil.which(command[0])
@@ -100,7 +104,7 @@ def _key(source: str, command: list[str], double: bool) -> str:
     state = os.stat(program)
     included = [(path.name, path.read_bytes()) for path in sorted(SOURCE.parent.glob("*.[ch]"))]
     described = (source, included, command, os.path.realpath(program), state.st_size, state.st_mtime_ns)
-    everything = repr((*described, FLAGS, SHARED, MACHINE, double, _processor()))
+    everything = repr((*described, options, SHARED, MACHINE, _processor()))
     return hashlib.sha256(everything.encode()).hexdigest()[:32]
 
 
@@ -139,7 +143,7 @@ def _is_own(path: pathlib.Path, user: int) -> bool:
     return stat.S_ISREG(state.st_mode) and state.st_uid == user and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
-def _compiled(source: str, command: list[str], double: bool, path: pathlib.Path) -> str:
+def _compiled(source: str, command: list[str], options: tuple[str, ...], path: pathlib.Path) -> str:
     """Compile to `path`, which is there whole or not at all, whoever else compiles at the same time. Returns it.
 
     Raises:
@@ -147,10 +151,9 @@ def _compiled(source: str, command: list[str], double: bool, path: pathlib.Path)
     """
     handle, temporary = tempfile.mkstemp(prefix=".native-", suffix=".tmp", dir=path.parent)
     os.close(handle)
-    kind = ["-DDOUBLE"] if double else []
     try:
         for machine in MACHINE:
-            line = [*command, *FLAGS, *machine, *kind, *SHARED, f"-I{SOURCE.parent}", "-o", temporary]
+            line = [*command, *options, *machine, *SHARED, f"-I{SOURCE.parent}", "-o", temporary]
             line += ["-xc", "-", "-lm"]
             result = subprocess.run(line, input=source.encode(), capture_output=True, timeout=SECONDS, check=False)
             if result.returncode == 0:

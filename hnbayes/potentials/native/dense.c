@@ -7,6 +7,8 @@
  * whole vectors and weights are read where they are. Rows go through the network in blocks whose activations stay in
  * the cache. Data are turned round once, and again if they have changed.
  */
+#include "products.h"
+
 #define CACHE 400000 /* bytes of activations and sensitivities that a block of rows may have */
 #define MOST_ROWS 464
 
@@ -34,8 +36,6 @@ typedef struct {
     double factor;        /* U = factor * loss + prior + constant */
     double constant;
 } problem;
-
-static int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
 /* Where the next unit's rows begin: an odd number of cache lines on, as even ones would share few places in the cache. */
 static int64_t stride_of(int64_t rows) {
@@ -71,71 +71,6 @@ void dense_take(const problem *j) {
 }
 
 /* ---- products ---- */
-
-/* c = start + a b, times c if it `scales`: c is (units, rows), b (depth, rows); element (i, j) of a is a[i * ai + j * aj]. */
-typedef struct {
-    const real *a;
-    int64_t ai, aj;
-    const real *b;
-    int64_t b_stride;
-    const real *start; /* (units,); NULL is 0 */
-    int scales;
-    real *c;
-    int64_t c_stride, depth;
-} operands;
-
-/* R and V are constants where it is inlined, so the sums live in registers. */
-INLINE void tile(const int R, const int V, const operands *o, int64_t unit, int64_t row) {
-    vec sum[TILE_ROWS][TILE_VECTORS];
-    const real *a = o->a + unit * o->ai, *b = o->b + row;
-    const int64_t ai = o->ai, aj = o->aj, b_stride = o->b_stride;
-#pragma GCC unroll 8
-    for (int i = 0; i < R; i++)
-#pragma GCC unroll 8
-        for (int v = 0; v < V; v++) sum[i][v] = all(o->start ? o->start[unit + i] : 0);
-    for (int64_t j = o->depth; j > 0; j--, a += aj, b += b_stride) {
-        vec right[TILE_VECTORS];
-#pragma GCC unroll 8
-        for (int v = 0; v < V; v++) {
-            right[v] = ((const vec *)b)[v];
-            KEEP(right[v]);
-        }
-#pragma GCC unroll 8
-        for (int i = 0; i < R; i++) {
-            const vec left = all(a[i * ai]);
-#pragma GCC unroll 8
-            for (int v = 0; v < V; v++) sum[i][v] += left * right[v];
-        }
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < R; i++) {
-        vec *c = (vec *)(o->c + (unit + i) * o->c_stride + row);
-#pragma GCC unroll 8
-        for (int v = 0; v < V; v++) {
-            if (o->scales) sum[i][v] *= c[v];
-            c[v] = sum[i][v];
-        }
-    }
-}
-
-INLINE void tiles(const int V, const operands *o, int64_t units, int64_t row) {
-    int64_t unit = 0;
-    for (; unit + TILE_ROWS <= units; unit += TILE_ROWS) tile(TILE_ROWS, V, o, unit, row);
-    for (; unit + 2 <= units; unit += 2) tile(2, V, o, unit, row);
-    if (unit < units) tile(1, V, o, unit, row);
-}
-
-static void multiply(operands o, int64_t units, int64_t rows) {
-    int64_t row = 0;
-    for (; row + TILE_VECTORS * LANES <= rows; row += TILE_VECTORS * LANES) tiles(TILE_VECTORS, &o, units, row);
-    switch ((rows - row) / LANES) {
-    case 1: tiles(1, &o, units, row); break;
-#if TILE_VECTORS > 2
-    case 2: tiles(2, &o, units, row); break;
-    case 3: tiles(3, &o, units, row); break;
-#endif
-    }
-}
 
 /* The products over rows of R units' sensitivities with SUMS / R inputs each, or with 1 for the bias. */
 typedef struct {

@@ -1,3 +1,5 @@
+#ifndef VECTORS_H
+#define VECTORS_H
 /* Vectors of numbers as the processor has them, and elementary functions of whole vectors, accurate to a few units in the
  * last place. NaN stays NaN.
  */
@@ -193,3 +195,5 @@ INLINE void sums_of_lanes(vec *x, real *total) {
 #pragma GCC unroll 16
         for (int p = 0; p < LANES; p++) total[p * count + j] = x[j][p];
 }
+
+#endif
