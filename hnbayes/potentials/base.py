@@ -38,7 +38,8 @@ class Potential:
     all chains in one call. The way is found at the first call for a number of chains, a dtype and a device:
     `torch.func.vmap` of the gradient, captured once as a graph of plain tensor operations
     (`torch.fx`'s `make_fx`, which removes the cost of the transforms), compiled with `torch.compile` if asked;
-    for posteriors of dense networks, C that was written for them, where a C compiler is found;
+    for posteriors of dense networks, C that was written for them, where a C compiler is found; for other small graphs C
+    too, where `prepare` is told of a run that repays the compiler's time;
     one chain at a time, with one warning, if the function can't be vectorised.
 
     A captured function is not called again: later changes of Python values that it reads (not of tensors changed
@@ -127,7 +128,8 @@ class Potential:
 
         Args:
             positions: a batch (C, D) like those to come.
-            evaluations: about how many evaluations the run will take; lets `compile="auto"` decide.
+            evaluations: about how many evaluations the run will take; lets `compile="auto"` decide. None is a part of
+                the run that was prepared before.
 
         Returns:
             "sequential", "vmap", "captured", "compiled" or "native".

@@ -12,6 +12,7 @@ import torch
 
 from hnbayes import ParamSpec, Potential
 from hnbayes.potentials import as_potential, evaluators
+from hnbayes.potentials.native import compiler
 
 DTYPES = [torch.float32, torch.float64]
 ONE_BY_ONE = "chains are evaluated one after another"
@@ -350,6 +351,7 @@ def test_auto_compiles_what_runs_long_enough(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda graph, **options: graph)
     monkeypatch.setattr(evaluators, "has_compiler", lambda: True)
     q = positions_of(3)
+    monkeypatch.setenv(compiler.SWITCH, "0")
     assert Potential(banana).prepare(q, evaluations=10**9) == "captured", "NumPy evaluates small graphs"
     monkeypatch.setattr(evaluators, "as_host_function", lambda graph: None)
     assert Potential(banana).prepare(q) == "captured"
@@ -361,6 +363,7 @@ def test_auto_compiles_what_runs_long_enough(monkeypatch):
 @pytest.mark.parametrize("insist", [True, "auto"])
 def test_without_a_compiler_the_captured_graph_is_used(insist, monkeypatch):
     monkeypatch.setattr(evaluators, "has_compiler", lambda: False)
+    monkeypatch.setenv(compiler.SWITCH, "0")
     check_falls_back(insist, r"needs a C\+\+ compiler")
 
 
@@ -371,6 +374,7 @@ def test_where_compiling_fails_the_captured_graph_is_used(insist, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", fail)
     monkeypatch.setattr(evaluators, "has_compiler", lambda: True)
+    monkeypatch.setenv(compiler.SWITCH, "0")
     check_falls_back(insist, "torch.compile failed, .* no luck")
 
 

@@ -17,7 +17,7 @@ from hnbayes.potentials.native import Point, PointArrays, compiled, library
 from hnbayes.potentials.translated.operations import DECOMPOSED
 from hnbayes.potentials.translated.translation import NAME, Program, translate
 
-# Fewer evaluations don't repay a compiler's second.
+# Fewer evaluations don't repay a compiler's half second.
 WORTH_COMPILING = 2_000
 # Of more arithmetic operations than these dispatch is a small part.
 MOST_OPERATIONS = 20_000_000

@@ -56,10 +56,12 @@ def translate(graph: GraphModule, dtype: torch.dtype, may_copy: bool = False) ->
     Raises:
         UntranslatableError: if it holds what isn't known here.
     """
-    return _Translation(graph, dtype, may_copy).program()
+    return Translation(graph, dtype, may_copy).program()
 
 
-class _Translation:
+class Translation:
+    """A translation in progress: what nodes stand for, and the steps that C takes."""
+
     def __init__(self, graph: GraphModule, dtype: torch.dtype, may_copy: bool) -> None:
         self.graph, self.real, self.may_copy = graph, dtype, may_copy
         self.values: dict[Node, Any] = {}
@@ -71,6 +73,7 @@ class _Translation:
         self.space = 0
 
     def program(self) -> Program:
+        """Translate node by node. See `translate`."""
         for node in self.graph.graph.nodes:
             if node.op == "placeholder":
                 if self.values:

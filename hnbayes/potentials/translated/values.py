@@ -148,3 +148,9 @@ def index_of(steps: Sequence[int]) -> str:
     """C's index of what has these strides by loop; loop variables are i0, i1 and so on."""
     terms = [f"i{loop}" if step == 1 else f"{step} * i{loop}" for loop, step in enumerate(steps) if step]
     return " + ".join(terms) or "0"
+
+
+def address(layout: Tensor, terms: Sequence[tuple[int, str]]) -> str:
+    """Where a number stands, given steps and indices along axes."""
+    parts = [str(layout.storage_offset()), *(f"{step} * {index}" for step, index in terms if step)]
+    return " + ".join(parts)

@@ -217,3 +217,8 @@ def assign(target: Access, source: Access) -> list[str]:
     """Lines that copy one view to another of the same shape."""
     sizes, (to, at) = coalesced(target.shape, [target.strides, source.strides])
     return nest(sizes, [f"{target.at(index_of(to))} = {source.at(index_of(at))};"])
+
+
+def filled(target: Access, number: str) -> list[str]:
+    """Lines that make all of a new array one number."""
+    return nest([target.layout.numel()], [f"({target.pointer()})[i0] = {number};"])
