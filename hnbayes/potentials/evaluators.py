@@ -107,14 +107,13 @@ def build(
 
     if known_cause is not None:
         return Evaluator("sequential", one_by_one, known_cause)
-    vectorised = vmap(grad_and_value(function))
-    cause = _why_not(vectorised, function, positions)
+    vectorised, cause = _vectorised(function, positions)
     if cause is not None and len(positions) > 1:
         # It may be the error of one row, which says nothing about the function.
         usable = usable_rows(function, positions, differentiable=True)
         if usable is not positions:
             positions = usable
-            cause = _why_not(vectorised, function, positions)
+            vectorised, cause = _vectorised(function, positions)
     if cause is not None:
         return Evaluator("sequential", one_by_one, cause)
     if compile is False:
@@ -142,6 +141,28 @@ def build(
         if compiled is not None:
             return Evaluator("compiled", compiled)
     return Evaluator("captured", simplified)
+
+
+def _vectorised(function: Function, positions: Tensor) -> tuple[BatchFunction, str | None]:
+    """The gradient for all chains at once, and why it can't be used, if it can't.
+
+    Chains don't see each other, so the gradient of their sum holds that of each. It comes from plain autograd; where
+    the function wants to be under a gradient itself, as Pyro's handlers do, from functorch's, whose first use imports
+    torch's compiler, for seconds.
+    """
+    each = vmap(function)
+
+    def by_sum(batch: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad():
+            q = batch.detach().requires_grad_()
+            values = each(q)
+            (gradients,) = torch.autograd.grad(values.sum(), q)
+        return gradients, values.detach()
+
+    if _why_not(by_sum, function, positions) is None:
+        return by_sum, None
+    under_gradient = vmap(grad_and_value(function))
+    return under_gradient, _why_not(under_gradient, function, positions)
 
 
 def build_value(function: Function, positions: Tensor, capture: bool = True, fold_data: bool = False) -> Evaluator:
@@ -260,12 +281,15 @@ def _checked(
 
 def _capture(vectorised: BatchFunction, positions: Tensor) -> torch.fx.GraphModule | None:
     """The operations of one evaluation as a graph, if they give the same numbers at another batch too."""
-    try:
-        with _quietly():
-            graph = traced(vectorised, positions)
-        return graph if _agree(graph, vectorised, positions) else None
-    except Exception:  # what can't be captured still runs under vmap
-        return None
+    for record in (True, False):
+        try:
+            with _quietly():
+                graph = traced(vectorised, positions, record=record)
+            if _agree(graph, vectorised, positions):
+                return graph
+        except Exception:  # what can't be captured still runs under vmap
+            continue
+    return None
 
 
 def _simplified(

@@ -18,6 +18,8 @@ from torch._decomp import get_decompositions
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from hnbayes.potentials.recorder import UnrecordableError, recorded
+
 aten = torch.ops.aten
 
 # Operations that give a view of their first argument.
@@ -45,20 +47,33 @@ FOLDED = "_constant_"
 SYMMETRIC = {aten.mul.Tensor, aten.add.Tensor}
 
 
-def traced(function: Callable[..., Any], *arguments: Tensor, decomposed: Sequence[Any] = ()) -> GraphModule:
+def traced(
+    function: Callable[..., Any], *arguments: Tensor, decomposed: Sequence[Any] = (), record: bool = True
+) -> GraphModule:
     """What a function does to tensors like these, as a graph of plain operations without those that lead nowhere.
 
     Args:
         function: of tensors.
         *arguments: the tensors.
         decomposed: operations for which the graph is to hold what torch describes them by.
+        record: whether our recorder may be used, where it can; else it is torch's `make_fx`, which knows more kinds of
+            tensors, and imports a compiler for seconds.
     """
-    table: Any = get_decompositions(decomposed) if decomposed else None
-    # By a function of its own, as a function's default arguments would be counted too.
-    graph = make_fx(lambda *tensors: function(*tensors), decomposition_table=table)(*arguments)
+    table: Any = get_decompositions(decomposed) if decomposed else {}
+    graph = _recording(function, arguments, table) if record else None
+    if graph is None:
+        # By a function of its own, as a function's default arguments would be counted too.
+        graph = make_fx(lambda *tensors: function(*tensors), decomposition_table=table)(*arguments)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
+
+
+def _recording(function: Callable[..., Any], arguments: Sequence[Tensor], table: Any) -> GraphModule | None:
+    try:
+        return recorded(function, arguments, table)
+    except UnrecordableError:
+        return None
 
 
 def simplify(graph: GraphModule, fold_data: bool = False) -> GraphModule:
