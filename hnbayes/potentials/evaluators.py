@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from hnbayes._checks import first_line, validation
+from hnbayes.potentials.gradients import with_gradient
 from hnbayes.potentials.graph import simplify, traced
 from hnbayes.potentials.host import Arrays, HostFunction, as_host_function
 from hnbayes.potentials.sequential import (
@@ -146,21 +147,12 @@ def build(
 def _vectorised(function: Function, positions: Tensor) -> tuple[BatchFunction, str | None]:
     """The gradient for all chains at once, and why it can't be used, if it can't.
 
-    Chains don't see each other, so the gradient of their sum holds that of each. It comes from plain autograd; where
-    the function wants to be under a gradient itself, as Pyro's handlers do, from functorch's, whose first use imports
-    torch's compiler, for seconds.
+    It comes from plain autograd, or where the function wants to be under a gradient itself, as some of Pyro's handlers
+    do, from functorch's.
     """
-    each = vmap(function)
-
-    def by_sum(batch: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.enable_grad():
-            q = batch.detach().requires_grad_()
-            values = each(q)
-            (gradients,) = torch.autograd.grad(values.sum(), q)
-        return gradients, values.detach()
-
-    if _why_not(by_sum, function, positions) is None:
-        return by_sum, None
+    plain = with_gradient(vmap(function))
+    if _why_not(plain, function, positions) is None:
+        return plain, None
     under_gradient = vmap(grad_and_value(function))
     return under_gradient, _why_not(under_gradient, function, positions)
 

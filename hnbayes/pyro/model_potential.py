@@ -83,6 +83,10 @@ class ModelPotential(SitePotential):
         }
         if not shapes:
             raise NoLatentSiteError(self.sites)
+        if not any(site["fn"].has_enumerate_support for _, site in self.sites.iter_stochastic_nodes()):
+            # The handler that sums out discrete sites has nothing to do, and asks for what vmap doesn't have.
+            maker: Any = getattr(potential_fn, "__self__", None)
+            maker.model = self._model
         names = sorted(shapes)
         checks.check_same_supports(self.sites, other, names)
         spec = ParamSpec(tuple(names), tuple(shapes[name] for name in names))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import grad_and_value
 
+from hnbayes.potentials.gradients import with_gradient
 from hnbayes.potentials.graph import simplify, traced
 from hnbayes.potentials.host import HostFunction
 from hnbayes.potentials.native import Point, PointArrays, compiled, library
@@ -44,7 +44,7 @@ def translated_function(
     double = dtype == torch.float64
     if library(double) is None:
         return None
-    graph = traced(grad_and_value(function), positions[0].detach(), decomposed=DECOMPOSED)
+    graph = traced(with_gradient(function), positions[0].detach(), decomposed=DECOMPOSED)
     program = translate(simplify(graph, fold_data), dtype, fold_data)
     if program.operations > MOST_OPERATIONS:
         return None
