@@ -160,7 +160,7 @@ def test_other_data_need_no_compiler(tmp_path, monkeypatch):
     [
         (" - ", " + "),
         ("exponential(", "logistic("),
-        ("double s22 = 0;", "double s22 = 1e-3;"),
+        ("double s23 = 0;", "double s23 = 1e-3;"),
         ("i0 < 8", "i0 < 7"),
         ("0x1.0000000000000p+1", "0x1.0010000000000p+1"),
         ("gradient[i0] = ", "gradient[9 - i0] = "),

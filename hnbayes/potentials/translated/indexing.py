@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hnbayes.potentials.translated.operations import aten
 from hnbayes.potentials.translated.values import Access, UntranslatableError, address
 from hnbayes.potentials.translated.writer import assign, filled, nest
 
@@ -113,12 +114,20 @@ def embedding_backward(to: Translation, node: Any) -> Access:
     return _write_at(to, None, target, new, [index], _picked(shape, target.layout, [index]), True)
 
 
-def scatter_add(to: Translation, node: Any) -> Access:
-    """`aten.scatter_add`: a copy of a tensor with numbers added along an axis, at a place for each."""
-    source, axis, index, new = to.read(node.args[0]), node.args[1], to.read(node.args[2]), to.read(node.args[3])
+def scatter(to: Translation, node: Any) -> Access:
+    """A copy of a tensor with numbers added (`aten.scatter_add`) or written (`aten.scatter`) along an axis."""
+    source, axis, index = to.read(node.args[0]), node.args[1], to.read(node.args[2])
+    if node.kwargs:
+        raise UntranslatableError("a scatter with options")
     target = to.computed(node.meta["val"].shape, node.meta["val"].dtype)
+    if node.target is aten.scatter.value:
+        number = to.literal(node.args[3])
+        new = to.elementwise(index.shape, target.dtype, number, [index])
+    else:
+        new = to.read(node.args[3])
     part = Access(new.base, new.layout[tuple(slice(size) for size in index.shape)], to.real)
-    return _write_at(to, source, target, part, [index], _along(target.layout, axis, index), True)
+    add = node.target is aten.scatter_add.default
+    return _write_at(to, source, target, part, [index], _along(target.layout, axis, index), add)
 
 
 def _write_at(

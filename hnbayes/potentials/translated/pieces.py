@@ -41,7 +41,9 @@ PIECES: dict[Any, Callable[[Any, Any], Access]] = {
     aten.index_put.default: indexing.index_put,
     aten._unsafe_index_put.default: indexing.index_put,
     aten._unsafe_index.Tensor: indexing.index,
-    aten.scatter_add.default: indexing.scatter_add,
+    aten.scatter_add.default: indexing.scatter,
+    aten.scatter.src: indexing.scatter,
+    aten.scatter.value: indexing.scatter,
     aten.cumsum.default: reductions.cumsum,
     aten.flip.default: parts.flip,
 }

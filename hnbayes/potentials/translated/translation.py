@@ -69,6 +69,7 @@ class Translation:
         self.constants: list[Tensor] = []
         self.data: list[int] = []
         self.copies: dict[Any, Access] = {}
+        self.made = 0
         self.operations = 0
         self.space = 0
 
@@ -130,7 +131,8 @@ class Translation:
         if dtype not in C_TYPES or (dtype.is_floating_point and dtype != self.real):
             raise UntranslatableError(str(dtype))
         layout = blank(shape, dtype)
-        return Access(Base(f"v{len(self.steps)}", dtype, layout), layout, self.real)
+        self.made += 1
+        return Access(Base(f"v{self.made}", dtype, layout), layout, self.real)
 
     def read(self, node: Any) -> Access:
         """What a node stands for."""
