@@ -83,7 +83,7 @@ def sample(
         compile: see `Potential`.
         **options: those of `sample_potential`: step_size, num_steps, target_accept, max_tree_depth, metric, thin,
             progress, save_warmup, callbacks, adapt_step_size, adaptation, chain_ids, checkpoint, checkpoint_every,
-            storage_dtype, on_error, cores.
+            storage_dtype, storage, on_error, cores.
 
     Returns:
         The posterior.

@@ -94,7 +94,7 @@ class Plan:
     def settings_of(self, lot: Lot) -> Settings:
         """The options of a lot."""
         ids = tuple(self.settings.chain_ids[chain] for chain in lot)
-        return dataclasses.replace(self.settings, chain_ids=ids, never_begun=())
+        return dataclasses.replace(self.settings, chain_ids=ids, never_begun=(), storage=None)
 
     def metric_of(self, lot: Lot) -> Metric:
         """Where the metrics of a lot start."""

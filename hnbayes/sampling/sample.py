@@ -18,6 +18,7 @@ from hnbayes.sampling.arguments import (
     check_callbacks,
     check_interval,
     check_lengths,
+    check_storage,
     initial_metric,
     make_kernel,
     numbers_of_chains,
@@ -59,6 +60,7 @@ def sample_potential(
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: float = 60.0,
     storage_dtype: torch.dtype | None = None,
+    storage: Literal["zarr"] | None = None,
     on_error: Literal["raise", "drop"] = "raise",
     cores: int | Literal["auto"] | Spreader | None = None,
 ) -> Draws:
@@ -99,6 +101,8 @@ def sample_potential(
             ends the chain that it comes from, with a warning of its last state, and leaves it out of what is returned;
             so are chains that can't begin where they are to. The other chains have the draws they would have had.
         storage_dtype: torch.float32 or torch.float64, of draws in files; None keeps that of the positions.
+        storage: "zarr" writes the draws to `posterior.zarr` in the folder too, chunk by chunk at every checkpoint, for
+            xarray and ArviZ to read at any time; needs `checkpoint`. See docs/resume.md.
         cores: None samples all chains in one batch, in this process. A number spreads them over at most so many worker
             processes, whose start takes seconds; draws are the same, bit for bit, whatever the number, and differ from
             those of None by rounding. "auto" spreads where an estimate says that it pays. A
@@ -124,6 +128,7 @@ def sample_potential(
         raise ValueError("adapt_step_size=False needs a step_size; received None.")
     check_callbacks(callbacks)
     cores = check_cores(cores)
+    check_storage(storage, checkpoint)
     U = as_potential(potential, compile=compile)
     check_positions(positions, U.spec, U.dtype)
     check_choice("on_error", on_error, ("raise", "drop"))
@@ -154,6 +159,7 @@ def sample_potential(
         steps_assumed=steps_assumed(transition),
         on_error=on_error,
         never_begun=never_begun,
+        storage=storage,
     )
     if cores == "auto":
         evaluations = settings.evaluations
