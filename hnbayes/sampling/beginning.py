@@ -19,7 +19,7 @@ from hnbayes.sampling.draws import Recorder
 from hnbayes.sampling.engine import Run
 from hnbayes.sampling.isolation import Isolated
 from hnbayes.sampling.loop import Progress
-from hnbayes.sampling.mirror import Mirror
+from hnbayes.sampling.mirror import Mirror, remove_mirror
 from hnbayes.sampling.run_folder import RunFolder, Share
 from hnbayes.sampling.settings import FORMAT, Settings, environment, kernel_to_record, spec_to_record
 from hnbayes.sampling.verdict import warn_if_coarse
@@ -71,8 +71,7 @@ def begin(
         for recorder in (run.recorder, run.warmup_recorder):
             if isinstance(recorder, DrawFiles):
                 recorder.clear()
-        if run.mirror is not None:
-            run.mirror.clear()
+        remove_mirror(folder.path)
         folder.write_start(arrays, record)
         run.save()
     return run

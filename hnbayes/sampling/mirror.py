@@ -75,11 +75,6 @@ class Mirror:
         self._written: dict[str, int] = {}
         self._kept: Host | None = None
 
-    def clear(self) -> None:
-        """Remove what an earlier run has left."""
-        if self.store.path.exists():
-            shutil.rmtree(self.store.path)
-
     def bring_to(
         self, phases: Mapping[str, Stored], dropped: Collection[int], metadata: Mapping[str, Any], whole: bool
     ) -> None:
@@ -100,8 +95,8 @@ class Mirror:
         except OSError as error:
             raise OSError(
                 error.errno,
-                f"{error.strerror}: draws can't be written to {self.store.path}. All before them can be read there, and "
-                "all so far by hnbayes.read_draws; the run can be resumed once there is room",
+                f"{error.strerror}: draws can't be written to {self.store.path}. All before them can be read there, "
+                "and all so far by hnbayes.read_draws; the run can be resumed once there is room",
                 error.filename,
             ) from error
 
@@ -145,3 +140,9 @@ class Mirror:
     ) -> dict[str, xr.Dataset]:
         empty = torch.empty(0)  # step sizes and metrics, which aren't mirrored
         return sampled_groups(Draws(positions, stats, empty, empty, spec=self.spec, metadata=dict(metadata)))
+
+
+def remove_mirror(folder: Path) -> None:
+    """Remove what a run has left that was killed before its first checkpoint."""
+    if (folder / MIRROR).exists():
+        shutil.rmtree(folder / MIRROR)
