@@ -32,7 +32,8 @@ from hnbayes.sampling.cores import Spreader, automatic, check_cores, spread, why
 from hnbayes.sampling.draws import Draws
 from hnbayes.sampling.isolation import Isolated, without_bad_starts
 from hnbayes.sampling.lots import Plan
-from hnbayes.sampling.run_folder import RunFolder
+from hnbayes.sampling.mirror import Mirror
+from hnbayes.sampling.run_folder import RunFolder, folder_of
 from hnbayes.sampling.settings import Settings, kernel_to_record
 
 
@@ -161,6 +162,8 @@ def sample_potential(
         never_begun=never_begun,
         storage=storage,
     )
+    if checkpoint is not None and storage is not None:
+        Mirror(folder_of(checkpoint), settings, transition, U.spec, *positions.shape)  # refuses names before all else
     if cores == "auto":
         evaluations = settings.evaluations
         cores = automatic(shared, positions, evaluations, transition.uses_gradient) if reason is None else None
