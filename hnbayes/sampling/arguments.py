@@ -181,7 +181,7 @@ def storage_type(dtype: torch.dtype | None, positions: Tensor) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def check_storage(storage: str | None, checkpoint: object) -> str | None:
+def check_storage(storage: Literal["zarr"] | None, checkpoint: object) -> Literal["zarr"] | None:
     """What the draws are stored as, beside the run's own files.
 
     Raises:
