@@ -18,6 +18,7 @@ from hnbayes.posterior.starts import starts
 from hnbayes.potentials.base import CompileMode
 from hnbayes.rng import resolve_seed
 from hnbayes.sampling import sample_potential
+from hnbayes.sampling.arguments import check_storage
 from hnbayes.sampling.run_folder import folder_of, refuse_run
 
 OPTIONS = frozenset(inspect.signature(sample_potential).parameters) - {
@@ -98,6 +99,7 @@ def sample(
     check_choice("output_layer", output_layer, ("weights", "whitened"))
     chains, map_steps = check_count("chains", chains), check_count("map_steps", map_steps, 0)
     seed = resolve_seed(seed)
+    check_storage(options.get("storage"), options.get("checkpoint"))
     folder = None if options.get("checkpoint") is None else folder_of(options["checkpoint"])
     if folder is not None:
         refuse_run(folder)  # before what takes long

@@ -504,6 +504,8 @@ def test_memory_does_not_grow_with_the_draws(tmp_path):
 def test_what_is_refused(tmp_path):
     with pytest.raises(ValueError, match="storage needs checkpoint"):
         sample(storage="zarr")
+    with pytest.raises(ValueError, match="storage needs checkpoint"):
+        hnbayes.sample(nn.Linear(1, 1), torch.ones(9, 1), torch.ones(9, 1), map_steps=10**9, storage="zarr")
     with pytest.raises(ValueError, match="storage must be one of None, 'zarr'"):
         sample(storage="netcdf", checkpoint=tmp_path)
     assert not list(tmp_path.iterdir())
