@@ -17,11 +17,15 @@ RANDOM_BYTES = 6
 
 
 @contextlib.contextmanager
-def written_in_one_step(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+def written_in_one_step(path: str | os.PathLike[str], durable: bool = True) -> Iterator[IO[bytes]]:
     """A file to write to that replaces `path` when the block ends, and leaves it alone if the block fails.
 
     A process that is killed at any moment leaves either the old file or the whole new one, and perhaps a temporary
     file, `.<name>.<random>.tmp`.
+
+    Args:
+        path: of the file.
+        durable: whether that holds for a power cut too, which takes waiting for the disk.
     """
     folder, name = os.path.split(os.path.abspath(path))
     temporary = os.path.join(folder, f".{name}.{secrets.token_hex(RANDOM_BYTES)}.tmp")
@@ -29,13 +33,15 @@ def written_in_one_step(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         with open(temporary, "xb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
         raise
-    sync_folder(folder)
+    if durable:
+        sync_folder(folder)
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:

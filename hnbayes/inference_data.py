@@ -110,6 +110,14 @@ def to_inference_data(
     return container({**{name: data.assign_attrs(attributes) for name, data in datasets.items()}, **ready})
 
 
+def sampled_groups(draws: Any, var_name: str = "position") -> dict[str, xr.Dataset]:
+    """The groups `posterior` and `sample_stats` that `to_inference_data` makes of `Draws`, as datasets."""
+    _, posterior, stats = _sampled(draws.positions, draws.stats, draws.spec, var_name, "")
+    attributes = _attributes(draws.metadata, {})
+    groups = {"posterior": posterior, "sample_stats": stats}
+    return {name: _dataset(name, arrays, {}, {}).assign_attrs(attributes) for name, arrays in groups.items()}
+
+
 def container(groups: dict[str, Any]) -> Any:
     """Datasets by group, in what the installed ArviZ works on: the only step in which its versions differ."""
     import xarray as xr

@@ -42,12 +42,14 @@ class Nursery:
         cores=None,
         victim="parent",
         wait=None,
+        storage=None,
     ):
         """Run a case, and send it a signal after so many seconds. Returns exit code and what it has printed.
 
         The victim is the process that was started, or one of its workers; `wait` is called before the signal.
         """
         case = {"kernel": kernel, "chains": chains, "folder": str(folder), "resume": resume, "cores": cores}
+        case |= {"storage": storage}
         self.process.stdin.write(json.dumps(case) + "\n")
         self.process.stdin.flush()
         pid = int(self.read())

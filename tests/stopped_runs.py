@@ -67,7 +67,7 @@ def child(case):
     if case["resume"]:
         result = resume_potential(folder, U, progress=False, **options)
     else:
-        result = sample(case["kernel"], case["chains"], U, checkpoint=folder, **options)
+        result = sample(case["kernel"], case["chains"], U, checkpoint=folder, storage=case["storage"], **options)
     print(json.dumps({"draws": result.num_draws, **result.metadata}), flush=True)
 
 

@@ -18,5 +18,6 @@ def test_python_blocks_run(tmp_path, monkeypatch):
 
     table = re.findall(r"^\| (`.*?`) \|", PAGE.read_text(), re.MULTILINE)
     told = {name for row in table for name in re.findall(r"`(.*?)`", row)}
-    found = {re.sub(r"(?<=checkpoint-)\d+", "...", path.name) for path in (tmp_path / "run").iterdir()}
+    paths = [path for folder in ("run", "stored") for path in (tmp_path / folder).iterdir()]
+    found = {re.sub(r"(?<=checkpoint-)\d+", "...", path.name) for path in paths}
     assert found == told

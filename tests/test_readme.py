@@ -30,7 +30,8 @@ def test_images_exist():
         assert (README.parent / path).stat().st_size < 150_000
 
 
-def test_blocks_of_the_page_on_pyro_run():
+def test_blocks_of_the_page_on_pyro_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     names = run_blocks(DOCS / "pyro.md", ignore=".*")
     assert names["functions"].shape == (2, 30, 30, 1)
     assert "prior_predictive" in names["idata"].groups()

@@ -100,6 +100,9 @@ def _sample(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-
     run.add_argument(
         "--checkpoint-every", type=_seconds, default=60.0, metavar="S", help="seconds between checkpoints (60)"
     )
+    run.add_argument(
+        "--storage", choices=("zarr",), help="store the draws in DIR/posterior.zarr too, while the run goes on"
+    )
     run.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in this folder; no table is needed")
     run.add_argument("--test-share", type=_share, default=0.2, metavar="P", help="of rows held out for scores (0.2)")
 

@@ -75,6 +75,8 @@ def _sampled(args: argparse.Namespace) -> tuple[Run, int]:
     """A new run, and its number of training rows."""
     if args.table is None or args.target is None:
         raise InputError("a table and --target are needed, or --resume DIR.")
+    if args.storage is not None and args.checkpoint is None:
+        raise InputError("--storage needs --checkpoint DIR, the folder that the draws are stored in. Give it too.")
     table = read_table(args.table)
     if args.target not in table.columns:
         raise InputError(
@@ -152,7 +154,7 @@ def _sample(args: argparse.Namespace, recipe: Recipe, X: Any, y: Any) -> Any:
     if args.kernel == "nuts":
         options["max_tree_depth"] = args.max_tree_depth
     if args.checkpoint is not None:
-        options |= {"checkpoint": args.checkpoint, "checkpoint_every": args.checkpoint_every}
+        options |= {"checkpoint": args.checkpoint, "checkpoint_every": args.checkpoint_every, "storage": args.storage}
     with quietly(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(args.seed)
         try:

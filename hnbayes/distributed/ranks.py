@@ -22,6 +22,7 @@ from hnbayes.sampling.callbacks import Callback, ProgressBar
 from hnbayes.sampling.cores import draws_in_all
 from hnbayes.sampling.draws import Draws
 from hnbayes.sampling.lots import Lot, Plan, done_so_far, gather
+from hnbayes.sampling.lots_mirror import LotsMirror
 from hnbayes.sampling.run_folder import folder_of, lock, refuse_run
 from hnbayes.sampling.shift import Shift
 from hnbayes.sampling.signals import stop_requests
@@ -131,6 +132,8 @@ class Ranks:
             mine = sum(len(plan.lots[number]) for number in numbers)
             total = mine * (plan.settings.warmup + (draws or plan.settings.draws))
             bar = ProgressBar(total, initial=done_so_far(folder, plan, numbers))
+        mirror = LotsMirror(folder, plan, every) if plan.settings.storage is not None and rank == 0 else None
+        told: list[Callback] = [*callbacks, *([] if bar is None else [bar]), *([] if mirror is None else [mirror.told])]
         with stop_requests() as request, _one_thread(), contextlib.ExitStack() as held:
             heart = Heart(store, agreed(uuid.uuid4().hex), rank, world, request, self.patience)
             heart.show()
@@ -141,8 +144,10 @@ class Ranks:
             try:
                 with contextlib.ExitStack() as lots:
                     shift.open(U, lots)
-                    shift.work(every, draws, lambda lot: _numbered(lot, (*callbacks, bar) if bar else callbacks))
+                    shift.work(every, draws, lambda lot: _numbered(lot, told))
                 heart.wait_for_all()
+                if mirror is not None:
+                    mirror.finish()
             except Exception as error:
                 heart.show("failed", f"{type(error).__name__}: {first_line(error)}")
                 error.draws = gather(folder, plan)  # type: ignore[attr-defined]

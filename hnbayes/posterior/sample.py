@@ -18,6 +18,7 @@ from hnbayes.posterior.starts import starts
 from hnbayes.potentials.base import CompileMode
 from hnbayes.rng import resolve_seed
 from hnbayes.sampling import sample_potential
+from hnbayes.sampling.arguments import check_storage
 from hnbayes.sampling.run_folder import folder_of, refuse_run
 
 OPTIONS = frozenset(inspect.signature(sample_potential).parameters) - {
@@ -83,7 +84,7 @@ def sample(
         compile: see `Potential`.
         **options: those of `sample_potential`: step_size, num_steps, target_accept, max_tree_depth, metric, thin,
             progress, save_warmup, callbacks, adapt_step_size, adaptation, chain_ids, checkpoint, checkpoint_every,
-            storage_dtype, on_error, cores.
+            storage_dtype, storage, on_error, cores.
 
     Returns:
         The posterior.
@@ -98,6 +99,7 @@ def sample(
     check_choice("output_layer", output_layer, ("weights", "whitened"))
     chains, map_steps = check_count("chains", chains), check_count("map_steps", map_steps, 0)
     seed = resolve_seed(seed)
+    check_storage(options.get("storage"), options.get("checkpoint"))
     folder = None if options.get("checkpoint") is None else folder_of(options["checkpoint"])
     if folder is not None:
         refuse_run(folder)  # before what takes long

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import pyro
@@ -18,13 +20,17 @@ from hnbayes._checks import check_choice, check_count, describe
 from hnbayes.params import ParamSpec
 from hnbayes.potentials.base import Potential
 from hnbayes.pyro import checks
-from hnbayes.pyro.chain import Settings, report
+from hnbayes.pyro.chain import report
+from hnbayes.pyro.engine_options import check_options, device_of_run, engine_options
 from hnbayes.pyro.kernel import SiteKernel
 from hnbayes.pyro.model_potential import ModelPotential
 from hnbayes.pyro.potentials import constrain, spec_of
 from hnbayes.rng import resolve_seed
+from hnbayes.sampling.arguments import check_interval, check_storage
 from hnbayes.sampling.callbacks import Event
 from hnbayes.sampling.draws import Draws
+from hnbayes.sampling.resume import resume_potential
+from hnbayes.sampling.run_folder import folder_of
 from hnbayes.sampling.sample import sample_potential
 
 Hook = Callable[[Any, dict[str, Tensor], str, int], None]
@@ -57,13 +63,17 @@ class VectorizedMCMC(AbstractMCMC):  # type: ignore[misc]
         seed: chain c is a function of (seed, c); None draws a seed from torch's global generator (`set_rng_seed`).
         adaptation: "per-chain", or "pooled" to learn each mass matrix from the draws of all chains.
         save_warmup: keep the draws of warm-up for `to_inference_data`.
+        checkpoint: a folder for the run, from which `resume` goes on should it be stopped; see docs/resume.md.
+        checkpoint_every: seconds between checkpoints.
+        storage: "zarr" writes the unconstrained draws to `posterior.zarr` in that folder too, while the run goes on.
 
     Attributes:
         draws: after `run`, the unconstrained `hnbayes.Draws`.
 
     Raises:
         TypeError: if the kernel is not one of ours.
-        ValueError: if initial parameters are missing for a `potential_fn`, or not one for each chain.
+        ValueError: if initial parameters are missing for a `potential_fn`, or not one for each chain; or storage is
+            given without checkpoint.
     """
 
     def __init__(
@@ -82,6 +92,9 @@ class VectorizedMCMC(AbstractMCMC):  # type: ignore[misc]
         seed: int | None = None,
         adaptation: Literal["per-chain", "pooled"] = "per-chain",
         save_warmup: bool = False,
+        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint_every: float = 60.0,
+        storage: Literal["zarr"] | None = None,
     ) -> None:
         if not isinstance(kernel, SiteKernel):
             raise TypeError(
@@ -101,6 +114,9 @@ class VectorizedMCMC(AbstractMCMC):  # type: ignore[misc]
         self._hook = hook_fn
         self._adaptation = check_choice("adaptation", adaptation, ("per-chain", "pooled"))
         self._save_warmup = save_warmup
+        self._folder = None if checkpoint is None else folder_of(checkpoint)
+        self._every = check_interval(checkpoint_every)
+        self._storage = check_storage(storage, checkpoint)
         if save_params is not None:
             kernel.save_params = list(save_params)
         self._initial_params = self._one_a_chain(initial_params or {})
@@ -120,32 +136,58 @@ class VectorizedMCMC(AbstractMCMC):  # type: ignore[misc]
             *args: the model's arguments.
             **kwargs: the model's keyword arguments.
         """
-        self._args, self._kwargs = args, kwargs
         seed = resolve_seed(self.seed)
-        with optional(pyro.validation_enabled(not self.disable_validation), self.disable_validation is not None):
-            U = self.kernel.build_potential(args, kwargs, self._shapes())
-            spec = spec_of(U)
-            kept = self.kernel.kept_sites(spec)
-            positions = self._positions(U, spec, seed)
-        self.draws = sample_potential(
+        with self._validation():
+            U, kept = self._built(args, kwargs)
+            positions = self._positions(U, spec_of(U), seed)
+        draws = sample_potential(
             U,
             positions,
-            **_engine_options(self.kernel.settings()),
+            **engine_options(self.kernel.settings()),
             warmup=self.warmup_steps,
             draws=self.num_samples,
             seed=seed,
             progress=not self.disable_progbar,
             save_warmup=self._save_warmup,
-            callbacks=() if self._hook is None else (self._tell_hook(self._hook, spec),),
+            callbacks=self._callbacks(U),
             adaptation=self._adaptation,
+            checkpoint=self._folder,
+            checkpoint_every=self._every,
+            storage=self._storage,
         )
-        if isinstance(U, ModelPotential):
-            self.transforms = self.kernel.transforms = U.transforms
-        elif self.transforms is None:
-            self.transforms = self.kernel.transforms or {}
-        self._potential, self._device = U, positions.device
-        values = self._constrained(self.draws.positions)
-        self._samples = {name: values[name] for name in kept}
+        self._keep(U, kept, draws, positions.device)
+
+    @poutine.block  # type: ignore[untyped-decorator]
+    def resume(self, *args: Any, **kwargs: Any) -> None:
+        """Go on with a run that was stopped, from its `checkpoint` folder, as if it had not been: bit for bit.
+
+        Make kernel and `VectorizedMCMC` as for the run and call this in place of `run`. A run that is complete is read;
+        with more `num_samples` than it has, the others are added.
+
+        Args:
+            *args: the model's arguments, those of the run.
+            **kwargs: its keyword arguments, likewise.
+
+        Raises:
+            ValueError: if there is no run or no undamaged checkpoint in the folder, or it is one of another kernel,
+                other options, or another model or data.
+        """
+        if self._folder is None:
+            raise ValueError("resume needs the folder of a run; received none. Give VectorizedMCMC checkpoint=...")
+        own = {"num_chains": self.num_chains, "warmup_steps": self.warmup_steps, "seed": self.seed}
+        own |= {"adaptation": self._adaptation, "save_warmup": self._save_warmup}
+        check_options(self._folder, engine_options(self.kernel.settings()), own)
+        with self._validation():
+            U, kept = self._built(args, kwargs)
+        draws = resume_potential(
+            self._folder,
+            U,
+            draws=self.num_samples,
+            checkpoint_every=self._every,
+            progress=not self.disable_progbar,
+            callbacks=self._callbacks(U),
+        )
+        self._keep(U, kept, draws, device_of_run(self._folder))
 
     def get_samples(self, num_samples: int | None = None, group_by_chain: bool = False) -> dict[str, Tensor]:
         """The draws on the sites' own scales.
@@ -201,6 +243,31 @@ class VectorizedMCMC(AbstractMCMC):  # type: ignore[misc]
         from hnbayes.pyro.inference_data import to_inference_data
 
         return to_inference_data(self, **kwargs)
+
+    def _validation(self) -> AbstractContextManager[Any]:
+        """Pyro's validation, as it is to be while the model is set up."""
+        on = pyro.validation_enabled(not self.disable_validation)
+        context: AbstractContextManager[Any] = optional(on, self.disable_validation is not None)
+        return context
+
+    def _built(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Potential, Sequence[str]]:
+        """The potential of the model with its arguments, and the sites to keep."""
+        self._args, self._kwargs = args, kwargs
+        U = self.kernel.build_potential(args, kwargs, self._shapes())
+        return U, self.kernel.kept_sites(spec_of(U))
+
+    def _callbacks(self, U: Potential) -> list[Callable[[Event], None]]:
+        return [] if self._hook is None else [self._tell_hook(self._hook, spec_of(U))]
+
+    def _keep(self, U: Potential, kept: Sequence[str], draws: Draws, device: torch.device) -> None:
+        """Keep what was sampled."""
+        if isinstance(U, ModelPotential):
+            self.transforms = self.kernel.transforms = U.transforms
+        elif self.transforms is None:
+            self.transforms = self.kernel.transforms or {}
+        self.draws, self._potential, self._device = draws, U, device
+        values = self._constrained(draws.positions)
+        self._samples = {name: values[name] for name in kept}
 
     def _constrained(self, positions: Tensor) -> dict[str, Tensor]:
         _, potential = self._finished()
@@ -258,21 +325,3 @@ class VectorizedMCMC(AbstractMCMC):  # type: ignore[misc]
                 hook(self.kernel, params, stage, done if warm else done - event.warmup)
 
         return tell
-
-
-def _engine_options(settings: Settings) -> dict[str, Any]:
-    """A kernel's settings as arguments of `sample_potential`."""
-    if settings.adapter is not None:
-        raise ValueError(
-            "a mass_matrix_adapter serves one chain; received one for VectorizedMCMC. Use full_mass instead."
-        )
-    full = settings.full_mass
-    metric: Any = ("dense" if full else "diag") if isinstance(full, bool) else list(full)
-    searches = settings.adapt_step_size and settings.transition.uses_gradient
-    return {
-        "kernel": settings.transition,
-        "step_size": None if searches else settings.step_size,
-        "adapt_step_size": settings.adapt_step_size,
-        "target_accept": settings.target_accept,
-        "metric": metric if settings.adapt_mass_matrix else "unit",
-    }

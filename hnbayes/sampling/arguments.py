@@ -20,6 +20,8 @@ from hnbayes.kernels.nuts import NUTS
 from hnbayes.params import ParamSpec
 from hnbayes.sampling.callbacks import Callback
 
+# In the folder of a run, where its draws are stored as zarr too.
+MIRROR = "posterior.zarr"
 KERNELS = ("nuts", "hmc", "metropolis", "mclmc", "mamclmc")
 METRICS = ("diag", "dense", "unit")
 # Leapfrog steps that a NUTS transition of a network posterior is taken to need, for the decision on compiling.
@@ -177,3 +179,18 @@ def storage_type(dtype: torch.dtype | None, positions: Tensor) -> str:
     dtype = positions.dtype if dtype is None else dtype
     check_choice("storage_dtype", dtype, (torch.float32, torch.float64))
     return str(dtype).removeprefix("torch.")
+
+
+def check_storage(storage: Literal["zarr"] | None, checkpoint: object) -> Literal["zarr"] | None:
+    """What the draws are stored as, beside the run's own files.
+
+    Raises:
+        ValueError: if it is neither "zarr" nor None, or there is no folder to store them in.
+    """
+    check_choice("storage", storage, (None, "zarr"))
+    if storage is not None and checkpoint is None:
+        raise ValueError(
+            f"storage needs checkpoint, a folder for the run, in which {MIRROR} then has the draws; received "
+            f"storage={storage!r} without it. Give checkpoint too, or leave storage out."
+        )
+    return storage

@@ -19,6 +19,7 @@ from hnbayes.sampling.draws import Recorder
 from hnbayes.sampling.engine import Run
 from hnbayes.sampling.isolation import Isolated
 from hnbayes.sampling.loop import Progress
+from hnbayes.sampling.mirror import Mirror, remove_mirror
 from hnbayes.sampling.run_folder import RunFolder, Share
 from hnbayes.sampling.settings import FORMAT, Settings, environment, kernel_to_record, spec_to_record
 from hnbayes.sampling.verdict import warn_if_coarse
@@ -70,6 +71,7 @@ def begin(
         for recorder in (run.recorder, run.warmup_recorder):
             if isinstance(recorder, DrawFiles):
                 recorder.clear()
+        remove_mirror(folder.path)
         folder.write_start(arrays, record)
         run.save()
     return run
@@ -125,7 +127,10 @@ def assemble(
     )
     warmup = recorder("warmup", settings.warmup) if settings.save_warmup else None
     draws = recorder("draws", settings.draws // settings.thin)
-    return Run(U, kernel, settings, Progress.begin(state), adaptation, draws, warmup, mode, folder, settings.draws)
+    run = Run(U, kernel, settings, Progress.begin(state), adaptation, draws, warmup, mode, folder, settings.draws)
+    if folder is not None and settings.storage is not None:
+        run.mirror = Mirror(folder.path, settings, kernel, U.spec, chains, dimension)
+    return run
 
 
 def _host(tensor: Tensor) -> Host:

@@ -24,6 +24,7 @@ from hnbayes.sampling.callbacks import Callback, ProgressBar
 from hnbayes.sampling.crew import Crew, Outcome, pickled
 from hnbayes.sampling.draws import Draws
 from hnbayes.sampling.lots import Plan, divide, done_so_far, gather
+from hnbayes.sampling.lots_mirror import LotsMirror
 from hnbayes.sampling.run_folder import folder_of, lock, refuse_run
 from hnbayes.sampling.settings import KERNELS
 from hnbayes.sampling.signals import stop_requests
@@ -225,17 +226,23 @@ def _worked(
         total = len(plan.positions) * (plan.settings.warmup + (draws or plan.settings.draws))
         bar = ProgressBar(total, initial=done_so_far(folder, plan))
     outcome, interrupted = Outcome(), False
+    mirror = LotsMirror(folder, plan, every) if plan.settings.storage is not None else None
     try:
         with stop_requests(sigterm=kept) as request, Crew(folder, plan, potential, cores, every, draws, events) as crew:
             try:
                 tolerant = plan.settings.on_error == "drop"
-                outcome = crew.work(request, (*callbacks, bar) if bar else callbacks, tolerant)
+                outcome = crew.work(request, (*callbacks, bar) if bar else callbacks, tolerant, mirror)
                 interrupted = crew.stopping
             except KeyboardInterrupt:  # asked twice: at once
                 interrupted, outcome.stopped_by = True, "SIGINT"
     finally:
         if bar:
             bar.close()
+    if mirror is not None:
+        try:
+            mirror.finish(outcome.lost)
+        except OSError as full:
+            outcome.error = outcome.error or full
     result = gather(folder, plan, outcome.lost)
     if not kept:
         result = _in_memory(result)

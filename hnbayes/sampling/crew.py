@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -152,13 +152,20 @@ class Crew:
                     process.stdin.write(b"s")
                     process.stdin.flush()
 
-    def work(self, request: StopRequest, callbacks: Sequence[Callback], tolerant: bool) -> Outcome:
+    def work(
+        self,
+        request: StopRequest,
+        callbacks: Sequence[Callback],
+        tolerant: bool,
+        watch: Callable[[], None] | None = None,
+    ) -> Outcome:
         """Listen until all workers have ended.
 
         Args:
             request: of this process, to stop.
             callbacks: told of every completed transition.
             tolerant: whether the others go on when a worker dies.
+            watch: called time and again; what it raises ends the run.
         """
         outcome = Outcome()
         told: set[tuple[str, type[Warning]]] = set()
@@ -169,12 +176,15 @@ class Crew:
             try:
                 worker, message = self.queue.get(timeout=LOOK_EVERY)
             except queue.Empty:
-                continue
+                worker, message = -1, ()
             try:
-                self._take(worker, message, outcome, callbacks, told, tolerant)
+                if watch is not None and not self.stopping:
+                    watch()
+                if message:
+                    self._take(worker, message, outcome, callbacks, told, tolerant)
             except StopSampling:
                 self.stop()
-            except Exception as error:  # of a callback, or a warning that is to be one
+            except Exception as error:  # of a callback or the watch, or a warning that is to be one
                 outcome.error = outcome.error or error
                 self.stop()
         return outcome

@@ -184,6 +184,17 @@ class DrawFiles:
             records = np.stack([self._of_chain(records, c, shortest, 1)[:, 0] for c in kept.tolist()])
         return torch.from_numpy(positions), {name: torch.from_numpy(records[name]) for name in self.stats}
 
+    def block(self, first: int, last: int, kept: Host) -> tuple[Tensor, dict[str, Tensor]]:
+        """Some draws of some chains, which must have them: positions (K, last - first, D) and statistics, copied."""
+        positions, records = self._mapped(0), self._mapped(1)
+        if len(positions) < last * self.chains * self.dimension or len(records) < last * self.chains:
+            raise DamagedFileError(f"{self.paths[0]} or {self.paths[1]} is damaged: it ends before draw {last}.")
+        width = self.chains * self.dimension
+        rows = positions[first * width : last * width].reshape(-1, self.chains, self.dimension)
+        told = records[first * self.chains : last * self.chains].reshape(-1, self.chains)
+        stats = {name: torch.from_numpy(told[name][:, kept].T.copy()) for name in self.stats}
+        return torch.from_numpy(rows[:, kept].transpose(1, 0, 2).copy()), stats
+
     def ragged(self, kept: Host | None = None) -> tuple[Tensor, ...] | None:
         """Every draw of each chain, if they have not equally many."""
         chains = range(self.chains) if kept is None else kept.tolist()

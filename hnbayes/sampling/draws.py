@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,6 +72,13 @@ class Draws:
         from hnbayes.inference_data import to_inference_data
 
         return to_inference_data(self, **kwargs)
+
+
+def remaining(chains: int, dropped: Collection[int]) -> Host:
+    """The numbers of the chains that weren't dropped; of all, if all were: an error has their draws then."""
+    everyone = np.arange(chains)
+    kept = np.setdiff1d(everyone, list(dropped)).astype(np.int64)
+    return kept if len(kept) else everyone
 
 
 class Recorder:

@@ -20,9 +20,10 @@ from hnbayes.params import ParamSpec
 from hnbayes.potentials.base import Potential
 from hnbayes.sampling.callbacks import Callback, ProgressBar, StopSampling
 from hnbayes.sampling.draw_files import DrawFiles
-from hnbayes.sampling.draws import Draws, Recorder
+from hnbayes.sampling.draws import Draws, Recorder, remaining
 from hnbayes.sampling.isolation import drop_failed
 from hnbayes.sampling.loop import Progress, Stepper, go_on
+from hnbayes.sampling.mirror import Mirror
 from hnbayes.sampling.run_folder import Arrays, RunFolder
 from hnbayes.sampling.settings import Settings
 from hnbayes.sampling.signals import StopRequest, stop_requests
@@ -44,6 +45,7 @@ class Run:
         draws: transitions after warm-up a chain, those that were added later included.
         elapsed: seconds of sampling before this process.
         warned: whether a warning of coarse energies was given.
+        mirror: of the draws in files; None has none.
     """
 
     potential: Potential
@@ -58,6 +60,7 @@ class Run:
     draws: int = 0
     elapsed: float = 0.0
     warned: bool = False
+    mirror: Mirror | None = None
     stopped_by: str | None = None
     _began: float = field(default_factory=time.monotonic)
 
@@ -75,11 +78,12 @@ class Run:
             total = len(self.progress.done) * (settings.warmup + self.draws)
             bar = ProgressBar(total, initial=int(self.progress.done.sum()))
         try:
+            self.reflect(whole=True)
             with stop_requests() if self.folder else contextlib.nullcontext(StopRequest()) as request:
                 interrupted = go_on(self.stepper((*callbacks, bar) if bar else callbacks, request, every))
                 # An interrupt in the middle of an evaluation leaves nothing that could go on bit for bit.
                 if self.folder and not self.progress.torn:
-                    self.save()
+                    self.save(whole=True)
                 self.stopped_by = request.signal
         except Exception as error:
             # Whatever stops a run, what it has sampled goes with the error: `error.draws`.
@@ -122,8 +126,12 @@ class Run:
         self.draws = draws
         self.progress.begin_again()
 
-    def save(self) -> None:
-        """Write a checkpoint."""
+    def save(self, whole: bool = False) -> None:
+        """Write a checkpoint; then bring the mirror to it.
+
+        Args:
+            whole: see `reflect`.
+        """
         if self.folder is None:
             return
         arrays, record = take(self.progress, self.adaptation)
@@ -132,6 +140,23 @@ class Run:
                 recorder.flush()
                 arrays |= {f"{name}.counts": recorder.counts, f"{name}.checksums": recorder.checksums}
         self.folder.save(arrays, {**record, "draws": self.draws, "elapsed": self._seconds()})
+        self.reflect(whole)
+
+    def reflect(self, whole: bool) -> None:
+        """Bring the mirror of the draws, if there is one, to what their files have.
+
+        Args:
+            whole: whether draws go to it that don't fill a chunk.
+        """
+        if self.mirror is None:
+            return
+        dropped, total = self.progress.dropped, self.settings.warmup + self.draws
+        missing = bool(self.progress.going_on(total).any())
+        metadata = metadata_of(self.settings, self.kernel, self.draws, dropped, self.mode, __version__, missing)
+        metadata["sampling_time"] = self._seconds()
+        phases = {"": self.recorder, "warmup_": self.warmup_recorder}
+        files = {prefix: found for prefix, found in phases.items() if isinstance(found, DrawFiles)}
+        self.mirror.bring_to(files, dropped, metadata, whole)
 
     def restore(self, arrays: Arrays, record: dict[str, Any]) -> None:
         """Go back, or on, to a checkpoint.
@@ -204,14 +229,12 @@ def draws_of(
         spec: of the positions.
         metadata: how the run was made.
     """
-    everyone = np.arange(len(step_size))
-    kept = np.setdiff1d(everyone, list(dropped)).astype(np.int64)
-    if not len(kept):  # as an error has them that has ended the last chain
-        kept = everyone
+    count = len(step_size)
+    kept = remaining(count, dropped)
     step_size = step_size[kept]
-    if len(inverse) == len(everyone):
+    if len(inverse) == count:
         inverse = inverse[kept]
-    which = kept if len(kept) < len(everyone) else None
+    which = kept if len(kept) < count else None
     positions, stats = recorder.complete(which)
     warmup = None if warmup_recorder is None else warmup_recorder.complete(which)
     chains, _, dimension = positions.shape

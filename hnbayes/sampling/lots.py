@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,7 @@ from hnbayes.sampling.array_file import read_arrays, write_arrays
 from hnbayes.sampling.draw_files import DrawFiles
 from hnbayes.sampling.draws import Draws
 from hnbayes.sampling.engine import draws_of, metadata_of
+from hnbayes.sampling.mirror import remove_mirror
 from hnbayes.sampling.run_folder import LOTS, Arrays, RunFolder, Share, numbers_of_checkpoints, read_start
 from hnbayes.sampling.settings import (
     FORMAT,
@@ -94,7 +96,7 @@ class Plan:
     def settings_of(self, lot: Lot) -> Settings:
         """The options of a lot."""
         ids = tuple(self.settings.chain_ids[chain] for chain in lot)
-        return dataclasses.replace(self.settings, chain_ids=ids, never_begun=())
+        return dataclasses.replace(self.settings, chain_ids=ids, never_begun=(), storage=None)
 
     def metric_of(self, lot: Lot) -> Metric:
         """Where the metrics of a lot start."""
@@ -120,6 +122,7 @@ class Plan:
 
     def write(self, folder: Path) -> None:
         """Write the plan, and empty files for the draws, to the folder of a run that is about to begin."""
+        remove_mirror(folder)
         for phase in self.phases if self.shared else ():
             for path in self.files(folder, phase).paths:
                 Path(path).write_bytes(b"")
@@ -168,6 +171,12 @@ class _Joined:
         self.files = files
         self.counts = np.concatenate([file.counts for file in files])
 
+    def count_stored(self) -> None:
+        """See `DrawFiles`."""
+        for file in self.files:
+            file.count_stored()
+        self.counts = np.concatenate([file.counts for file in self.files])
+
     def complete(self, kept: Host | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """See `DrawFiles`; the draws are copied."""
         rows = (np.arange(len(self.counts)) if kept is None else kept).tolist()
@@ -176,6 +185,17 @@ class _Joined:
         positions = torch.cat([parts[row][0][:, :shortest] for row in rows])
         names = self.files[0].stats
         return positions, {name: torch.cat([parts[row][1][name][:, :shortest] for row in rows]) for name in names}
+
+    def block(self, first: int, last: int, kept: Host) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `DrawFiles`."""
+        ends = np.cumsum([file.chains for file in self.files])
+        parts = []
+        for file, end in zip(self.files, ends.tolist(), strict=True):
+            own = kept[(kept >= end - file.chains) & (kept < end)] - (end - file.chains)
+            if len(own):
+                parts.append(file.block(first, last, own))
+        stats = {name: torch.cat([part[1][name] for part in parts]) for name in self.files[0].stats}
+        return torch.cat([part[0] for part in parts]), stats
 
     def ragged(self, kept: Host | None = None) -> tuple[Tensor, ...] | None:
         """See `DrawFiles`."""
@@ -186,15 +206,11 @@ class _Joined:
         return tuple(alone[row] for row in rows)
 
 
-def _files(folder: Path, plan: Plan, phase: str) -> DrawFiles | _Joined:
-    """What reads the draws of all chains so far."""
+def files_of(folder: Path, plan: Plan, phase: str) -> DrawFiles | _Joined:
+    """What reads the draws of all chains, which have yet to be counted."""
     if plan.shared:
-        files = [plan.files(folder, phase)]
-    else:
-        files = [plan.files(folder / LOT.format(number), phase, lot) for number, lot in enumerate(plan.lots)]
-    for file in files:
-        file.count_stored()
-    return files[0] if plan.shared else _Joined(files)
+        return plan.files(folder, phase)
+    return _Joined([plan.files(folder / LOT.format(number), phase, lot) for number, lot in enumerate(plan.lots)])
 
 
 def done_so_far(folder: Path, plan: Plan, numbers: Iterable[int] | None = None) -> int:
@@ -207,8 +223,27 @@ def done_so_far(folder: Path, plan: Plan, numbers: Iterable[int] | None = None) 
     return done
 
 
-def gather(folder: Path, plan: Plan, lost: Lot = ()) -> Draws:
-    """The draws of all lots so far, mapped from the files; whether lots go on doesn't matter.
+@dataclass
+class Reached:
+    """How far the lots of a run have come, as their newest checkpoints have it.
+
+    Attributes:
+        step_size: of each chain, (C,).
+        inverse: their inverse mass matrices, (C, ...).
+        dropped: chains that are left out, and why.
+        metadata: what draws say of how they were made.
+        counts: of each phase, the draws of each chain, (C,).
+    """
+
+    step_size: Host
+    inverse: Host
+    dropped: dict[int, str]
+    metadata: dict[str, Any]
+    counts: dict[str, Host]
+
+
+def reached(folder: Path, plan: Plan, lost: Lot = ()) -> Reached:
+    """How far a run has come; whether lots go on doesn't matter.
 
     Args:
         folder: of the run.
@@ -216,11 +251,11 @@ def gather(folder: Path, plan: Plan, lost: Lot = ()) -> Draws:
         lost: chains that are to be left out as if they had been dropped.
     """
     chains = len(plan.positions)
-    files = {phase: _files(folder, plan, phase) for phase in plan.phases}
     step_size = np.full(chains, np.nan)
     shape = (chains, *plan.metric.shape[1:])
     inverse = np.broadcast_to(plan.metric, shape).astype(np.float64)
     dropped = dict.fromkeys(lost, "its process ended")
+    counts = {phase: np.zeros(chains, np.int64) for phase in plan.phases}
     draws, mode, seconds, missing = plan.settings.draws, "", 0.0, False
     for number, lot in enumerate(plan.lots):
         path = folder / LOT.format(number)
@@ -235,6 +270,8 @@ def gather(folder: Path, plan: Plan, lost: Lot = ()) -> Draws:
             shape = (chains, *metrics.shape[1:])
             inverse = np.broadcast_to(inverse, shape).copy()
         inverse[rows] = metrics
+        for phase, found in counts.items():
+            found[rows] = arrays[f"{phase}.counts"]
         dropped |= {lot[int(chain)]: str(reason) for chain, reason in record["dropped"]}
         draws, seconds = max(draws, int(record["draws"])), max(seconds, float(record["elapsed"]))
         going_on = np.ones(len(lot), bool)
@@ -243,4 +280,21 @@ def gather(folder: Path, plan: Plan, lost: Lot = ()) -> Draws:
         mode = mode or str(read_start(path)[1]["mode"])
     metadata = metadata_of(plan.settings, plan.kernel, draws, dropped, mode, __version__, missing)
     metadata |= {"sampling_time": seconds, "lots": len(plan.lots)}
-    return draws_of(files["draws"], files.get("warmup"), dropped, step_size, inverse, plan.spec, metadata)
+    return Reached(step_size, inverse, dropped, metadata, counts)
+
+
+def gather(folder: Path, plan: Plan, lost: Lot = ()) -> Draws:
+    """The draws of all lots so far, mapped from the files; for the arguments see `reached`."""
+    files = {phase: files_of(folder, plan, phase) for phase in plan.phases}
+    for file in files.values():
+        file.count_stored()
+    so_far = reached(folder, plan, lost)
+    return draws_of(
+        files["draws"],
+        files.get("warmup"),
+        so_far.dropped,
+        so_far.step_size,
+        so_far.inverse,
+        plan.spec,
+        so_far.metadata,
+    )

@@ -18,6 +18,7 @@ from hnbayes.sampling.arguments import (
     check_callbacks,
     check_interval,
     check_lengths,
+    check_storage,
     initial_metric,
     make_kernel,
     numbers_of_chains,
@@ -31,7 +32,8 @@ from hnbayes.sampling.cores import Spreader, automatic, check_cores, spread, why
 from hnbayes.sampling.draws import Draws
 from hnbayes.sampling.isolation import Isolated, without_bad_starts
 from hnbayes.sampling.lots import Plan
-from hnbayes.sampling.run_folder import RunFolder
+from hnbayes.sampling.mirror import Mirror
+from hnbayes.sampling.run_folder import RunFolder, folder_of
 from hnbayes.sampling.settings import Settings, kernel_to_record
 
 
@@ -59,6 +61,7 @@ def sample_potential(
     checkpoint: str | os.PathLike[str] | None = None,
     checkpoint_every: float = 60.0,
     storage_dtype: torch.dtype | None = None,
+    storage: Literal["zarr"] | None = None,
     on_error: Literal["raise", "drop"] = "raise",
     cores: int | Literal["auto"] | Spreader | None = None,
 ) -> Draws:
@@ -99,6 +102,8 @@ def sample_potential(
             ends the chain that it comes from, with a warning of its last state, and leaves it out of what is returned;
             so are chains that can't begin where they are to. The other chains have the draws they would have had.
         storage_dtype: torch.float32 or torch.float64, of draws in files; None keeps that of the positions.
+        storage: "zarr" writes the draws to `posterior.zarr` in the folder too, chunk by chunk at every checkpoint, for
+            xarray and ArviZ to read at any time; needs `checkpoint`. See docs/resume.md.
         cores: None samples all chains in one batch, in this process. A number spreads them over at most so many worker
             processes, whose start takes seconds; draws are the same, bit for bit, whatever the number, and differ from
             those of None by rounding. "auto" spreads where an estimate says that it pays. A
@@ -124,6 +129,7 @@ def sample_potential(
         raise ValueError("adapt_step_size=False needs a step_size; received None.")
     check_callbacks(callbacks)
     cores = check_cores(cores)
+    check_storage(storage, checkpoint)
     U = as_potential(potential, compile=compile)
     check_positions(positions, U.spec, U.dtype)
     check_choice("on_error", on_error, ("raise", "drop"))
@@ -154,7 +160,10 @@ def sample_potential(
         steps_assumed=steps_assumed(transition),
         on_error=on_error,
         never_begun=never_begun,
+        storage=storage,
     )
+    if checkpoint is not None and storage is not None:
+        Mirror(folder_of(checkpoint), settings, transition, U.spec, *positions.shape)  # refuses names before all else
     if cores == "auto":
         evaluations = settings.evaluations
         cores = automatic(shared, positions, evaluations, transition.uses_gradient) if reason is None else None

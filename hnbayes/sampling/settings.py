@@ -41,6 +41,7 @@ class Settings:
         steps_assumed: leapfrog steps a transition, for the decision on compiling.
         on_error: "raise" or "drop".
         never_begun: numbers of chains that were dropped where they started.
+        storage: "zarr" where the draws are mirrored; see `hnbayes.sampling.mirror`.
     """
 
     warmup: int
@@ -57,6 +58,7 @@ class Settings:
     steps_assumed: int
     on_error: str
     never_begun: tuple[int, ...]
+    storage: str | None = None
 
     @property
     def evaluations(self) -> int:

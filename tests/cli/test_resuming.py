@@ -84,6 +84,24 @@ def test_cores(table, tmp_path):
         main([*command, "--cores", "0"])
 
 
+def test_storage(table, tmp_path, capsys):
+    """The draws as zarr, of a run that is complete and of one that is made longer."""
+    pytest.importorskip("zarr")
+    run = tmp_path / "run"
+    command = ["sample", str(table), "--target", "y", *SMALL, "--storage", "zarr"]
+    assert main([*command, "--checkpoint", str(run)]) == 0
+    for draws in (30, 45):
+        with xr.open_zarr(run / "posterior.zarr", group="posterior", chunks=None) as data:
+            flat = [data[name].values.reshape(2, draws, -1) for name in data.data_vars]
+            np.testing.assert_array_equal(np.concatenate(flat, -1), positions(run))
+        assert main(["sample", "--resume", str(run), "--draws", "45", "--quiet"]) == 0
+    capsys.readouterr()
+    again = ["sample", "--resume", str(run), "--storage", "zarr"]
+    for arguments, message in [(command, "--storage needs --checkpoint"), (again, "received storage too")]:
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_what_cant_be_resumed(table, tmp_path, capsys):
     run = str(tmp_path / "run")
     assert main(["sample", str(table), "--target", "y", "--checkpoint", run, *SMALL]) == 0

@@ -64,6 +64,11 @@ def resumes(folder):
     hnbayes.resume(folder / "run", potential, cores=Ranks(), progress=False)
 
 
+def stores(folder):
+    more = {"checkpoint": folder / "run", "checkpoint_every": 0.05, "storage": "zarr"}
+    hnbayes.sample_potential(potential, starts(), **OPTIONS, cores=Ranks(), **more)
+
+
 def fails(folder):
     def U(q):
         if RANK == 1 and float(q.detach().sum()) > -1e9:

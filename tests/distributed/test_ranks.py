@@ -60,6 +60,7 @@ def test_draws_are_those_of_one_process(ranks, whole, tmp_path):
 
 def test_a_rank_that_is_killed(whole, tmp_path):
     code, seconds, told = torchrun("dies", tmp_path)
+    print(f"ended after {seconds:.1f} s, starting included")
     assert code != 0
     assert seconds < 45  # starting included
     assert "hnbayes.resume" in told
@@ -79,6 +80,16 @@ def test_resumed_by_ranks(whole, tmp_path):
     code, _, told = torchrun("resumes", tmp_path, ranks=3)
     assert code == 0, told
     assert torch.equal(hnbayes.read_draws(tmp_path / "run").positions, whole.positions)
+
+
+@pytest.mark.slow
+def test_one_zarr_store_for_all_ranks(whole, tmp_path):
+    pytest.importorskip("zarr")
+    code, _, told = torchrun("stores", tmp_path)
+    assert code == 0, told
+    for group, expected in (("posterior", whole.positions), ("warmup_posterior", whole.warmup_positions)):
+        with xr.open_zarr(tmp_path / "run/posterior.zarr", group=group, chunks=None) as data:
+            np.testing.assert_array_equal(data["position"], expected)
 
 
 @pytest.mark.slow

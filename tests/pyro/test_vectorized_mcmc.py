@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import signal
+import subprocess
+import sys
 import warnings
 
 import arviz as az
@@ -18,6 +22,7 @@ from pyro_models import gaussian_chain_moments as chain_moments
 import hnbayes.pyro
 from hnbayes.pyro import HMC, NUTS, RandomWalkMetropolis, VectorizedMCMC
 from hnbayes.sampling import Draws
+from hnbayes.sampling.callbacks import StopSampling
 
 
 def run(kernel, *args, draws=250, warmup=200, **options):
@@ -208,6 +213,119 @@ def test_models_that_vmap_cannot_follow_are_asked_draw_by_draw():
     x = torch.tensor(data.posterior["x"].values)
     expected = torch.distributions.Normal(x, torch.where(x > 0, 1.0, 2.0)).log_prob(torch.tensor(0.5))
     np.testing.assert_allclose(data.log_likelihood["obs"].values, expected.numpy(), rtol=1e-5)
+
+
+# Runs that are stopped
+
+
+class Stop:
+    """A hook that stops a run after so many transitions."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def __call__(self, kernel, params, stage, i):
+        self.left -= 1
+        if self.left < 0:
+            raise StopSampling
+
+
+KERNELS = {
+    "nuts": lambda: NUTS(regression, max_tree_depth=5),
+    "dense": lambda: NUTS(regression, max_tree_depth=5, full_mass=True),
+    "hmc": lambda: HMC(regression, num_steps=4),
+    "metropolis": lambda: RandomWalkMetropolis(regression),
+}
+
+
+def stoppable(kernel, folder=None, **options):
+    options = {"num_chains": 2, "seed": 3, "save_warmup": True, "disable_progbar": True, "checkpoint": folder} | options
+    return VectorizedMCMC(KERNELS[kernel](), 40, 30, **options)
+
+
+def same(mcmc, other):
+    assert torch.equal(mcmc.draws.positions, other.draws.positions)
+    assert torch.equal(mcmc.draws.warmup_positions, other.draws.warmup_positions)
+    for name, values in other.get_samples(group_by_chain=True).items():
+        assert torch.equal(mcmc.get_samples(group_by_chain=True)[name], values)
+    return True
+
+
+@pytest.mark.filterwarnings("ignore::hnbayes.sampling.SamplingWarning")  # runs are short
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_stopped_and_resumed(kernel, tmp_path):
+    whole = stoppable(kernel)
+    whole.run(X, Y)
+    for after in (20, 100):
+        folder = tmp_path / str(after)
+        part = stoppable(kernel, folder, hook_fn=Stop(after))
+        part.run(X, Y)
+        assert part.draws.metadata["interrupted"]
+        resumed = stoppable(kernel, folder)
+        resumed.resume(X, Y)
+        assert same(resumed, whole)
+    assert resumed.to_inference_data(prior=0).posterior["slope"].shape == (2, 40)
+    longer = VectorizedMCMC(KERNELS[kernel](), 50, 30, 2, save_warmup=True, disable_progbar=True, checkpoint=folder)
+    longer.resume(X, Y)
+    assert torch.equal(longer.draws.positions[:, :40], whole.draws.positions)
+    assert longer.draws.num_draws == 50
+
+
+KILLED = """
+import os, signal, sys, warnings
+import torch
+torch.set_num_threads(int(sys.argv[3]))
+sys.path.insert(0, sys.argv[1])
+warnings.simplefilter("ignore")
+from test_vectorized_mcmc import X, Y, stoppable
+def hook(kernel, params, stage, i):
+    if stage == "Sample [1]" and i == 12:
+        os.kill(os.getpid(), signal.SIGKILL)
+stoppable("nuts", sys.argv[2], checkpoint_every=0, hook_fn=hook, storage="zarr").run(X, Y)
+"""
+
+
+@pytest.mark.filterwarnings("ignore::hnbayes.sampling.SamplingWarning")  # runs are short
+def test_killed_and_resumed(tmp_path):
+    """In another process, which is killed among its draws; and what xarray reads in the end."""
+    xr = pytest.importorskip("xarray")
+    pytest.importorskip("zarr")
+    folder = tmp_path / "run"
+    command = [sys.executable, "-c", KILLED, os.path.dirname(__file__), str(folder), str(torch.get_num_threads())]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    assert 0 < hnbayes.read_draws(folder).num_draws < 40
+    whole, resumed = stoppable("nuts"), stoppable("nuts", folder)
+    whole.run(X, Y)
+    resumed.resume(X, Y)
+    assert same(resumed, whole)
+    with xr.open_zarr(folder / "posterior.zarr", group="posterior", chunks=None) as data:
+        found = {name: torch.from_numpy(data[name].values) for name in ("slope", "sigma")}
+    assert torch.equal(found["slope"], whole.get_samples(group_by_chain=True)["slope"])
+    assert torch.equal(found["sigma"].exp(), whole.get_samples(group_by_chain=True)["sigma"])
+
+
+@pytest.mark.filterwarnings("ignore::hnbayes.sampling.SamplingWarning")  # runs are short
+def test_what_cannot_be_resumed(tmp_path):
+    stoppable("nuts", tmp_path, hook_fn=Stop(20)).run(X, Y)
+    for kernel, options, data, message in [
+        ("nuts", {"checkpoint": None}, Y, "needs the folder of a run"),
+        ("nuts", {"checkpoint": tmp_path / "none"}, Y, "holds no run.start"),
+        ("hmc", {}, Y, "kernel must be that of the run"),
+        ("dense", {}, Y, "full_mass must be that of the run"),
+        ("nuts", {"seed": 4}, Y, "seed must be that of the run"),
+        ("nuts", {"num_chains": 3}, Y, "num_chains must be that of the run"),
+        ("nuts", {"adaptation": "pooled"}, Y, "adaptation must be that of the run"),
+        ("nuts", {"save_warmup": False}, Y, "save_warmup must be that of the run"),
+        ("nuts", {}, Y + 1, "potential must be that of the run"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            stoppable(kernel, **({"checkpoint": tmp_path} | options)).resume(X, data)
+    with pytest.raises(ValueError, match="at least the 40"):
+        VectorizedMCMC(KERNELS["nuts"](), 20, 30, 2, save_warmup=True, checkpoint=tmp_path).resume(X, Y)
+    with pytest.raises(ValueError, match="holds one"):
+        stoppable("nuts", tmp_path).run(X, Y)
+    with pytest.raises(ValueError, match="storage needs checkpoint"):
+        stoppable("nuts", storage="zarr")
 
 
 # Bad input
