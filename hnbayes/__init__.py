@@ -6,6 +6,7 @@ from typing import Any
 from hnbayes import laplace, likelihoods, priors
 from hnbayes._version import __version__
 from hnbayes.inference_data import to_inference_data
+from hnbayes.minibatch import sample_minibatch
 from hnbayes.params import ParamSpec
 from hnbayes.posterior import EnsembleTraining, Posterior, deep_ensemble, load, resume, sample
 from hnbayes.potentials import Potential, log_prob_standard_normal_prior, nn_pot_energy
@@ -33,6 +34,7 @@ __all__ = [
     "read_draws",
     "resume",
     "sample",
+    "sample_minibatch",
     "sample_potential",
     "to_inference_data",
 ]

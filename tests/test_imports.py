@@ -32,6 +32,7 @@ ALLOWED = {
     "priors": {"_checks", "_distributions", "params", "rng", "laplace", "potentials"},
     "posterior": {"_checks", "_untrusted", "_distributions", "_version", "params", "rng", "potentials", "kernels"}
     | {"sampling", "likelihoods", "priors", "inference_data", "laplace", "diagnostics"},
+    "minibatch": {"_checks", "_version", "rng", "sampling", "posterior"},
     "sklearn": {"_checks", "kernels", "likelihoods", "posterior"},
     "plots": {"diagnostics"},
     "cli": {"_version", "_untrusted", "inference_data", "diagnostics", "plots", "priors", "posterior", "sampling"},

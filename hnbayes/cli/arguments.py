@@ -86,12 +86,12 @@ def _sample(commands: argparse._SubParsersAction) -> None:  # type: ignore[type-
     )
 
     run = command.add_argument_group("sampler")
-    run.add_argument("--kernel", choices=("nuts", "hmc", "metropolis"), default="nuts", help="(nuts)")
+    run.add_argument("--kernel", choices=("nuts", "hmc", "metropolis", "chees"), default="nuts", help="(nuts)")
     run.add_argument("--chains", type=_count(1), default=4, metavar="N", help="run side by side (4)")
     run.add_argument("--warmup", type=_count(1), default=500, metavar="N", help="transitions a chain (500)")
     run.add_argument("--draws", type=_count(10), metavar="N", help="kept a chain (500, or those of the resumed run)")
     run.add_argument("--max-tree-depth", type=_count(1), default=8, metavar="N", help="of NUTS (8)")
-    run.add_argument("--target-accept", type=_share, default=0.8, metavar="P", help="acceptance to adapt to (0.8)")
+    run.add_argument("--target-accept", type=_share, default=0.8, metavar="P", help="acceptance of NUTS and HMC (0.8)")
     run.add_argument("--seed", type=_count(0), default=0, metavar="N", help="of split, starts and chains (0)")
     run.add_argument(
         "--cores", type=_cores, metavar="N", help="processes that share the chains, or auto (one, all in one batch)"

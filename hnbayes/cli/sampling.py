@@ -150,7 +150,8 @@ def _sample(args: argparse.Namespace, recipe: Recipe, X: Any, y: Any) -> Any:
 
     from hnbayes.posterior import sample
 
-    options: dict[str, Any] = {} if args.kernel == "metropolis" else {"target_accept": args.target_accept}
+    own_target = args.kernel in ("metropolis", "chees")
+    options: dict[str, Any] = {} if own_target else {"target_accept": args.target_accept}
     if args.kernel == "nuts":
         options["max_tree_depth"] = args.max_tree_depth
     if args.checkpoint is not None:

@@ -4,6 +4,7 @@ from hnbayes.diagnostics.checks import Check
 from hnbayes.diagnostics.energy import bfmi
 from hnbayes.diagnostics.lppd import CumulativeLPPD, cumulative_lppd, loo, lppd, relative_efficiency
 from hnbayes.diagnostics.report import Report, diagnose
+from hnbayes.diagnostics.stacking import best_mixture, stacking_weights
 from hnbayes.diagnostics.statistics import Convergence, convergence, ess, mcse, nested_rhat, rhat, within_chain_rhat
 from hnbayes.diagnostics.units import dead_units
 
@@ -12,6 +13,7 @@ __all__ = [
     "Convergence",
     "CumulativeLPPD",
     "Report",
+    "best_mixture",
     "bfmi",
     "convergence",
     "cumulative_lppd",
@@ -24,5 +26,6 @@ __all__ = [
     "nested_rhat",
     "relative_efficiency",
     "rhat",
+    "stacking_weights",
     "within_chain_rhat",
 ]

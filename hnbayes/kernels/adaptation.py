@@ -195,8 +195,7 @@ class Adaptation:
             acceptance = np.where(np.isfinite(acceptance), acceptance, 0.0)
             state.step_size[rows] = self.averaging.update(chains, acceptance)
         if self.metric is not None:
-            for row, chain, count in zip(rows, chains, done, strict=True):
-                self._add_draw(state, row, chain, int(count))
+            self._add_draws(state, rows, chains, done)
         ended = done == self.warmup
         if self.averaging is not None and ended.any():
             state.step_size[rows[ended]] = self.averaging.average(chains[ended])
@@ -222,6 +221,11 @@ class Adaptation:
                 self.open[end] = Welford(*self._shape, self.metric == "dense")
                 for name in MOMENTS:
                     getattr(self.open[end], name)[:] = arrays[f"window.{end}.{name}"]
+
+    def _add_draws(self, state: State, rows: Host, chains: Host, done: Host) -> None:
+        """Count the draws of some chains to their windows."""
+        for row, chain, count in zip(rows, chains, done, strict=True):
+            self._add_draw(state, row, chain, int(count))
 
     def _add_draw(self, state: State, row: int, chain: int, done: int) -> None:
         """Count a draw to its window; at the window's end the chain gets a new metric."""

@@ -59,7 +59,7 @@ class HMC(Kernel):
         "energy": np.float64,
         "energy_error": np.float64,
     }
-    path_type = Trajectory
+    path_type: ClassVar[type[Any] | None] = Trajectory
 
     def __init__(
         self,
@@ -84,8 +84,7 @@ class HMC(Kernel):
             step = column(state, state.step_size)
             energy = integrate(state, path, step)
             path.taken += 1
-            # A trajectory that has left the numbers can't come back, so it ends at once and is rejected.
-            ended = ((path.taken >= path.total) | ~np.isfinite(energy)).nonzero()[0]
+            ended = self._ended(path, energy).nonzero()[0]
             if not len(ended):
                 return state, None
             return state, self._finish(state, ended, energy)
@@ -96,24 +95,37 @@ class HMC(Kernel):
             return self.num_steps
         return np.clip(np.ceil(self.trajectory_length / step_size), 1, self.max_steps).astype(np.int64)
 
+    def _ended(self, path: Trajectory, energy: Host) -> Host:
+        """Which trajectories are complete, (C,)."""
+        # A trajectory that has left the numbers can't come back, so it ends at once and is rejected.
+        return (path.taken >= path.total) | ~np.isfinite(energy)
+
+    def _new_path(self, state: State) -> Trajectory:
+        """Room for the trajectories of all chains."""
+        count, dimension = state.chains, state.position.shape[1]
+        q, p, gradient = (state.vectors.zeros(count, dimension) for _ in range(3))
+        taken, total = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        return Trajectory(q, p, gradient, np.zeros(count), taken, total)
+
+    def _draw_steps(self, state: State, rows: Host) -> Host | int:
+        """How many steps the trajectories of some chains take."""
+        steps = self.steps(state.step_size[rows])
+        if self.jitter:
+            fewest = np.ceil((1 - self.jitter) * steps)
+            steps = (fewest + draw_uniform(state, rows) * (steps - fewest + 1)).astype(np.int64)
+        return steps
+
     def _begin(self, state: State, rows: Host) -> None:
         """Draw momenta and set trajectories out from the current draws."""
         if state.path is None:
-            count, dimension = state.chains, state.position.shape[1]
-            q, p, gradient = (state.vectors.zeros(count, dimension) for _ in range(3))
-            taken, to_take = np.zeros(count, np.int64), np.zeros(count, np.int64)
-            state.path = Trajectory(q, p, gradient, np.zeros(count), taken, to_take)
+            state.path = self._new_path(state)
         path: Trajectory = state.path
         ix = state.vectors.index(rows)
         p = state.metric.momentum(draw_normal(state, rows), ix)
         path.q[ix], path.p[ix], path.gradient[ix] = state.position[ix], p, state.gradient[ix]
         path.start[rows] = state.energy[rows] + kinetic(state, p, rows)
         path.taken[rows] = 0
-        steps = self.steps(state.step_size[rows])
-        if self.jitter:
-            fewest = np.ceil((1 - self.jitter) * steps)
-            steps = (fewest + draw_uniform(state, rows) * (steps - fewest + 1)).astype(np.int64)
-        path.total[rows] = steps
+        path.total[rows] = self._draw_steps(state, rows)
         state.fresh[rows] = False
 
     def _finish(self, state: State, rows: Host, energy: Host) -> Finished:

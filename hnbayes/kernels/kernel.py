@@ -148,12 +148,14 @@ class Kernel(ABC):
         path_type: the dataclass of arrays in which transitions on their way are kept; None where one evaluation
             completes a transition.
         target_accept: the mean acceptance that step-size adaptation aims at; None takes the caller's.
+        shares_adaptation: whether all chains adapt together, so that they need to be in one process.
     """
 
     stats: ClassVar[dict[str, Any]] = {}
     uses_gradient: ClassVar[bool] = True
     path_type: ClassVar[type[Any] | None] = None
     target_accept: float | None = None
+    shares_adaptation: ClassVar[bool] = False
 
     def init(
         self,

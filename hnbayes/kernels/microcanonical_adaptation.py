@@ -9,7 +9,7 @@ import numpy as np
 
 from hnbayes.kernels.adaptation import Adaptation, Welford, host_position
 from hnbayes.kernels.arrays import Host
-from hnbayes.kernels.kernel import Kernel, State
+from hnbayes.kernels.kernel import State
 from hnbayes.kernels.microcanonical import MCLMC, Microcanonical
 
 # Robnik and Seljak (2024): how far, in powers of the step size, an estimate is believed; and over how many
@@ -22,13 +22,6 @@ LENGTH_OF_AUTOCORRELATION = 0.4
 # The last phase may change L by so much.
 LENGTH_LIMITS = (0.25, 4.0)
 FEWEST_PAIRS = 10
-
-
-def adaptation_of(kernel: Kernel, state: State, warmup: int, target: float, **options: Any) -> Adaptation:
-    """The adaptation that a kernel needs; see `Adaptation` for the arguments."""
-    if isinstance(kernel, Microcanonical):
-        return MicrocanonicalAdaptation(kernel, state, warmup, target, **options)
-    return Adaptation(state, warmup, target, **options)
 
 
 class EnergyVariance:
@@ -141,8 +134,7 @@ class MicrocanonicalAdaptation(Adaptation):
             state.step_size[rows] = np.minimum(found, state.length[rows])
         super().update(state, rows, chains, done, acceptance)
         if self.metric is None and self.kernel.length is None:
-            for row, chain, count in zip(rows, chains, done, strict=True):
-                self._add_draw(state, row, chain, int(count))
+            self._add_draws(state, rows, chains, done)
         if self.lag is not None and self.windows.ends:
             for row, chain, count in zip(rows, chains, done, strict=True):
                 if count > self.windows.ends[-1]:

@@ -168,8 +168,8 @@ def train(
         return model.log_terms(q, inputs, data)[1] / len(data)
 
     first = train_rows[:, :batch]
-    gradient = _captured(vmap(grad(loss)), start, X[first], y[first])
-    density = None if held_out is None else _captured(vmap(held_out_density), start, X[held_out], y[held_out])
+    gradient = captured(vmap(grad(loss)), start, X[first], y[first])
+    density = None if held_out is None else captured(vmap(held_out_density), start, X[held_out], y[held_out])
     moved = torch.zeros_like(start, requires_grad=True)  # in units of the prior's spread
     optimizer = torch.optim.Adam([moved], lr=how.learning_rate)
     best, highest = start.clone(), torch.full((len(start),), -torch.inf, dtype=torch.float64, device=X.device)
@@ -230,7 +230,7 @@ def _fresh(model: Model, stream: Stream) -> Tensor:
     return at_weights(model, weights)
 
 
-def _captured(function: Callable[..., Tensor], *arguments: Tensor) -> Callable[..., Tensor]:
+def captured(function: Callable[..., Tensor], *arguments: Tensor) -> Callable[..., Tensor]:
     """The function as a graph of plain operations, if that gives the same numbers; else the function itself."""
     try:
         graph = traced(function, *arguments)

@@ -109,6 +109,7 @@ class Posterior:
         quantiles: Sequence[float] = (0.05, 0.5, 0.95),
         memory_limit: int = MEMORY_LIMIT,
         seed: int = 0,
+        weights: Any = None,
     ) -> xr.Dataset:
         """The posterior predictive distribution at new inputs.
 
@@ -121,6 +122,7 @@ class Posterior:
             quantiles: levels between 0 and 1; of real numbers and counts only.
             memory_limit: bytes; inputs are taken in blocks that keep to it.
             seed: of draws of the data, which give the quantiles where the likelihood has no distribution function.
+            weights: of the chains, (C,) numbers of sum 1, such as `stacking_weights()`; None weighs all alike.
 
         Returns:
             Dimensions `point`, then `output` (or `class`) unless there is a single one; `quantile` has `level` before
@@ -133,6 +135,7 @@ class Posterior:
 
         levels = [check_fraction("each quantile", level) for level in quantiles]
         inputs, memory_limit = as_inputs(X, self.model.like), check_count("memory_limit", memory_limit)
+        of_draws = self._of_draws(weights)
         seed = check_count("seed", seed, 0)
         forward = self._forward(memory_limit)
         task = self.model.likelihood.task(self.model.outputs_at_present(inputs[:1]))
@@ -140,12 +143,13 @@ class Posterior:
         for number, (_, outputs) in enumerate(forward.blocks(inputs)):
             distribution = forward.distribution(outputs)
             if task == "classification":
-                pieces.append(summaries.classes(distribution))
+                pieces.append(summaries.classes(distribution, of_draws))
                 continue
-            found = summaries.moments(distribution)
+            found = summaries.moments(distribution, of_draws)
             if levels:
                 # Points first, as in all others, so that pieces join.
-                found["quantile"] = np.moveaxis(summaries.quantiles(distribution, levels, seed + number), 0, 1)
+                of_block = summaries.quantiles(distribution, levels, seed + number, of_draws)
+                found["quantile"] = np.moveaxis(of_block, 0, 1)
             pieces.append(found)
         return prediction_table(pieces, task, levels)
 
@@ -203,7 +207,14 @@ class Posterior:
         return data.reshape(self.chains, self.num_draws, *data.shape[1:]).cpu()
 
     def score(
-        self, X: Any, y: Any, *, level: float = 0.9, memory_limit: int = MEMORY_LIMIT, seed: int = 0
+        self,
+        X: Any,
+        y: Any,
+        *,
+        level: float = 0.9,
+        memory_limit: int = MEMORY_LIMIT,
+        seed: int = 0,
+        weights: Any = None,
     ) -> dict[str, float]:
         """How well data are predicted; means over the data, in the data's own units.
 
@@ -213,6 +224,7 @@ class Posterior:
             level: of the central interval whose coverage is asked.
             memory_limit: bytes that the forward passes may take.
             seed: of draws of the data, for CRPS.
+            weights: of the chains; see `predict`.
 
         Returns:
             For real numbers and counts: `rmse`, `lppd` (log predictive density of a point; more is better), `crps`,
@@ -227,7 +239,20 @@ class Posterior:
         inputs, data = self._data(X, y)
         level, seed = check_fraction("level", level), check_count("seed", seed, 0)
         task = self.model.likelihood.task(self.model.outputs_at_present(inputs[:1]))
-        return scores.score(self._forward(check_count("memory_limit", memory_limit)), inputs, data, task, level, seed)
+        forward = self._forward(check_count("memory_limit", memory_limit))
+        return scores.score(forward, inputs, data, task, level, seed, self._of_draws(weights))
+
+    def stacking_weights(self) -> Array:
+        """The weights of the chains whose mixture predicts the data best, each datum from the others, (C,).
+
+        For chains that stay in modes of their own; see `hnbayes.diagnostics.stacking_weights`.
+
+        Raises:
+            ValueError: if the log likelihood of all data would take more than 2 GiB.
+        """
+        from hnbayes.diagnostics import stacking_weights
+
+        return stacking_weights(self.log_likelihood())
 
     def diagnose(self, X: Any = None) -> Report:
         """Whether the draws can be believed: every check of functions, densities and the sampler.
@@ -277,6 +302,24 @@ class Posterior:
     def _forward(self, memory_limit: int) -> Forward:
         with torch.no_grad():
             return Forward(self.model, self._flat(), memory_limit)
+
+    def _of_draws(self, weights: Any) -> Tensor | None:
+        """Weights of the draws (M,) from those of the chains.
+
+        Raises:
+            ValueError: if they aren't C numbers of at least 0 and of sum 1.
+        """
+        if weights is None:
+            return None
+        of_chains = torch.as_tensor(weights, dtype=torch.float64, device=self.model.like.device)
+        if tuple(of_chains.shape) != (self.chains,):
+            raise ValueError(
+                f"weights must be {self.chains} numbers, one a chain; received {describe(of_chains)}. Leave them out "
+                "to weigh all chains alike."
+            )
+        if not bool((of_chains >= 0).all()) or abs(float(of_chains.sum()) - 1) > 1e-6:
+            raise ValueError(f"weights must be at least 0 and of sum 1; received {of_chains.tolist()}.")
+        return (of_chains / self.num_draws).repeat_interleave(self.num_draws)
 
     def _data(self, X: Any, y: Any) -> tuple[Tensor, Tensor]:
         if (X is None) != (y is None):

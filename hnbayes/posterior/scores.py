@@ -18,17 +18,21 @@ CALIBRATION_BINS = 15
 CRPS_SAMPLES = 4000
 
 
-def score(forward: Forward, X: Tensor, y: Tensor, task: str, level: float, seed: int) -> dict[str, float]:
-    """Scores, means over the data; see `Posterior.score`."""
+def score(
+    forward: Forward, X: Tensor, y: Tensor, task: str, level: float, seed: int, weights: Tensor | None = None
+) -> dict[str, float]:
+    """Scores, means over the data; see `Posterior.score`. Weights are of draws, (M,)."""
     rows: dict[str, list[Array]] = {}
     for number, (block, outputs) in enumerate(forward.blocks(X)):
         data = y[block]
-        found = {"lppd": lppd(forward.log_prob(outputs, data))}
+        found = {"lppd": lppd(forward.log_prob(outputs, data), weights)}
         distribution = forward.distribution(outputs)
         if task == "classification":
-            found |= {"probability": summaries.class_probabilities(distribution).mean(0).cpu().numpy()}
+            found |= {
+                "probability": summaries.average(summaries.class_probabilities(distribution), weights).cpu().numpy()
+            }
         else:
-            found |= _numbers(distribution, data, level, seed + number)
+            found |= _numbers(distribution, data, level, seed + number, weights)
         for name, values in found.items():
             rows.setdefault(name, []).append(values)
     columns = {name: np.concatenate(values) for name, values in rows.items()}
@@ -50,22 +54,25 @@ def score(forward: Forward, X: Tensor, y: Tensor, task: str, level: float, seed:
     }
 
 
-def _numbers(distribution: Any, y: Tensor, level: float, seed: int) -> dict[str, Array]:
+def _numbers(distribution: Any, y: Tensor, level: float, seed: int, weights: Tensor | None) -> dict[str, Array]:
     truth = y.double().cpu().numpy()
     tails = (0.5 * (1 - level), 0.5 * (1 + level))
-    low, high = summaries.quantiles(distribution, tails, seed)
-    samples = summaries.draw(distribution, seed, CRPS_SAMPLES).double().cpu().numpy()
+    low, high = summaries.quantiles(distribution, tails, seed, weights)
+    samples = summaries.draw(distribution, seed, CRPS_SAMPLES, weights).double().cpu().numpy()
     return {
-        "square": np.square(distribution.mean.double().mean(0).cpu().numpy() - truth),
+        "square": np.square(summaries.average(distribution.mean.double(), weights).cpu().numpy() - truth),
         "crps": crps(samples, truth),
         "covered": (low <= truth) & (truth <= high),
         "width": high - low,
     }
 
 
-def lppd(log_likelihood: Tensor) -> Array:
-    """The log of the mean density of each data point, (N,), from log densities (M, N)."""
-    total = torch.logsumexp(log_likelihood.double(), 0) - math.log(len(log_likelihood))
+def lppd(log_likelihood: Tensor, weights: Tensor | None = None) -> Array:
+    """The log of the mean density of each data point, (N,), from log densities (M, N) and weights (M,)."""
+    if weights is None:
+        total = torch.logsumexp(log_likelihood.double(), 0) - math.log(len(log_likelihood))
+    else:
+        total = torch.logsumexp(log_likelihood.double() + weights.double().log()[:, None], 0)
     result: Array = total.cpu().numpy()
     return result
 

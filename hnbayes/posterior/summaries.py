@@ -26,22 +26,37 @@ ENOUGH_SAMPLES = 10_000
 BISECTIONS = {torch.float32: 26, torch.float64: 50}
 
 
-def moments(distribution: Any) -> dict[str, Array]:
+def average(values: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean over the first dimension, M, with weights (M,) of sum 1; None weighs all alike."""
+    if weights is None:
+        return values.mean(0)
+    return torch.tensordot(weights.to(values), values, dims=1)
+
+
+def variance(values: Tensor, weights: Tensor | None) -> Tensor:
+    """The variance over the first dimension, likewise."""
+    if weights is None:
+        return values.var(0, correction=0)
+    return average((values - average(values, weights)).square(), weights)
+
+
+def moments(distribution: Any, weights: Tensor | None = None) -> dict[str, Array]:
     """Mean, sd, and its parts sd_noise and sd_weights.
 
     Args:
         distribution: batch shape (M, B).
+        weights: of the components, (M,); None weighs all alike.
 
     Returns:
         Name -> (B, *event).
     """
     means, variances = distribution.mean.double(), distribution.variance.double()
-    noise, weights = variances.mean(0), means.var(0, correction=0)
+    noise, unknown = average(variances, weights), variance(means, weights)
     return {
-        "mean": means.mean(0).cpu().numpy(),
-        "sd": (noise + weights).sqrt().cpu().numpy(),
+        "mean": average(means, weights).cpu().numpy(),
+        "sd": (noise + unknown).sqrt().cpu().numpy(),
         "sd_noise": noise.sqrt().cpu().numpy(),
-        "sd_weights": weights.sqrt().cpu().numpy(),
+        "sd_weights": unknown.sqrt().cpu().numpy(),
     }
 
 
@@ -51,23 +66,23 @@ def class_probabilities(distribution: Distribution) -> Tensor:
     return probabilities.double()
 
 
-def classes(distribution: Distribution) -> dict[str, Array]:
+def classes(distribution: Distribution, weights: Tensor | None = None) -> dict[str, Array]:
     """Class probabilities and what is uncertain of them.
 
     `entropy` is that of the mean probabilities in nats, `mutual_information` the part of it that comes from the weights
     (Depeweg et al. 2018), `label` the likeliest class.
     """
     each = class_probabilities(distribution)
-    mean = each.mean(0)
-    noise, weights = (each * (1 - each)).mean(0), each.var(0, correction=0)
+    mean = average(each, weights)
+    noise, unknown = average(each * (1 - each), weights), variance(each, weights)
     binary = not isinstance(base_of(distribution), torch.distributions.Categorical)
-    total, single = _entropy(mean, binary), _entropy(each, binary).mean(0)
+    total, single = _entropy(mean, binary), average(_entropy(each, binary), weights)
     label = (mean > 0.5).long() if binary else mean.argmax(-1)
     return {
         "probability": mean.cpu().numpy(),
-        "sd": (noise + weights).sqrt().cpu().numpy(),
+        "sd": (noise + unknown).sqrt().cpu().numpy(),
         "sd_noise": noise.sqrt().cpu().numpy(),
-        "sd_weights": weights.sqrt().cpu().numpy(),
+        "sd_weights": unknown.sqrt().cpu().numpy(),
         "label": label.cpu().numpy(),
         "entropy": total.cpu().numpy(),
         "mutual_information": (total - single).clamp_min(0).cpu().numpy(),
@@ -79,7 +94,7 @@ def _entropy(p: Tensor, binary: bool) -> Tensor:
     return terms - torch.xlogy(1 - p, 1 - p) if binary else terms.sum(-1)
 
 
-def quantiles(distribution: Distribution, levels: Sequence[float], seed: int) -> Array:
+def quantiles(distribution: Distribution, levels: Sequence[float], seed: int, weights: Tensor | None = None) -> Array:
     """Quantiles of the mixture, of each number of a datum by itself.
 
     By bisection of its distribution function where torch knows that of the components, else from draws.
@@ -88,35 +103,49 @@ def quantiles(distribution: Distribution, levels: Sequence[float], seed: int) ->
         distribution: batch shape (M, B).
         levels: between 0 and 1.
         seed: of the draws.
+        weights: of the components, (M,); None weighs all alike.
 
     Returns:
         (levels, B, *event).
     """
     base = base_of(distribution)
     try:
-        return np.stack([_bisect(base, level).cpu().numpy() for level in levels])
+        return np.stack([_bisect(base, level, weights).cpu().numpy() for level in levels])
     except NotImplementedError:
-        samples = draw(distribution, seed, ENOUGH_SAMPLES).cpu().numpy()
+        samples = draw(distribution, seed, ENOUGH_SAMPLES, weights).cpu().numpy()
         method: Any = "inverted_cdf" if base.support.is_discrete else "linear"
         result: Array = np.quantile(samples, np.asarray(levels), axis=0, method=method)
         return result
 
 
-def draw(distribution: Distribution, seed: int, least: int = 1) -> Tensor:
-    """Draws of the data, equally many of each component and at least so many: (R * M, B, *event)."""
-    repeats = math.ceil(least / distribution.batch_shape[0])
+def draw(distribution: Distribution, seed: int, least: int = 1, weights: Tensor | None = None) -> Tensor:
+    """Draws of the data, equally many of each component, or in proportion to weights, and at least so many.
+
+    Returns:
+        (R * M, B, *event) for a whole R.
+    """
+    count = distribution.batch_shape[0]
+    repeats = math.ceil(least / count)
+    if weights is None:
+        with seeded(seed):
+            samples: Tensor = distribution.sample(torch.Size((repeats,)))
+        return samples.flatten(0, 1)
+    ends = torch.floor(weights.double().cumsum(0) * (repeats * count) + 0.5)
+    ends[-1] = repeats * count
+    shares = torch.diff(ends, prepend=ends.new_zeros(1)).long()
     with seeded(seed):
-        samples: Tensor = distribution.sample(torch.Size((repeats,)))
-    return samples.flatten(0, 1)
+        samples = distribution.sample(torch.Size((int(shares.max()),)))
+    taken = torch.arange(len(samples), device=shares.device)[:, None] < shares
+    return samples[taken]
 
 
-def _bisect(base: Any, level: float) -> Tensor:
+def _bisect(base: Any, level: float, weights: Tensor | None) -> Tensor:
     """Where the mean of the components' distribution functions is `level`: between their own quantiles."""
     shape = tuple(base.batch_shape)
     single = base.icdf(torch.full(shape, level, dtype=base.mean.dtype, device=base.mean.device))
     low, high = single.amin(0), single.amax(0)
     for _ in range(BISECTIONS[single.dtype]):
         middle = 0.5 * (low + high)
-        below = base.cdf(middle.expand(shape)).mean(0) < level
+        below = average(base.cdf(middle.expand(shape)), weights) < level
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
     return (0.5 * (low + high)).double()

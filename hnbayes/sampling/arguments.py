@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hnbayes._checks import check_choice, check_count, check_positive, describe
 from hnbayes.kernels.arrays import Host, vectors_like
+from hnbayes.kernels.chees import ChEES
 from hnbayes.kernels.hmc import HMC, QUARTER_PERIOD
 from hnbayes.kernels.kernel import Kernel
 from hnbayes.kernels.metrics import Metric, as_metric, identity_metric
@@ -22,7 +23,7 @@ from hnbayes.sampling.callbacks import Callback
 
 # In the folder of a run, where its draws are stored as zarr too.
 MIRROR = "posterior.zarr"
-KERNELS = ("nuts", "hmc", "metropolis", "mclmc", "mamclmc")
+KERNELS = ("nuts", "hmc", "metropolis", "mclmc", "mamclmc", "chees")
 METRICS = ("diag", "dense", "unit")
 # Leapfrog steps that a NUTS transition of a network posterior is taken to need, for the decision on compiling.
 ASSUMED_STEPS = 64
@@ -89,7 +90,7 @@ def make_kernel(kernel: str | Kernel, num_steps: int | None, max_tree_depth: int
         return HMC(num_steps)
     if kernel == "nuts":
         return NUTS(max_tree_depth)
-    return {"metropolis": RandomWalkMetropolis, "mclmc": MCLMC, "mamclmc": MAMCLMC}[kernel]()
+    return {"metropolis": RandomWalkMetropolis, "mclmc": MCLMC, "mamclmc": MAMCLMC, "chees": ChEES}[kernel]()
 
 
 def block_structure(blocks: Sequence[Sequence[str]], spec: ParamSpec | None) -> Host:

@@ -11,7 +11,7 @@ from hnbayes.kernels.adaptation import find_step_size
 from hnbayes.kernels.arrays import Host
 from hnbayes.kernels.kernel import Kernel, State
 from hnbayes.kernels.metrics import Metric
-from hnbayes.kernels.microcanonical_adaptation import adaptation_of
+from hnbayes.kernels.warmups import adaptation_of
 from hnbayes.potentials.base import Potential
 from hnbayes.rng import chain_streams
 from hnbayes.sampling.draw_files import DrawFiles

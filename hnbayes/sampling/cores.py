@@ -86,6 +86,8 @@ def why_not(kernel: Kernel, positions: Tensor, pooled: bool) -> str | None:
     """Why a run can't be spread over processes, if it can't."""
     if pooled:
         return "adaptation='per-chain', as chains in several processes don't see each other; received 'pooled'"
+    if kernel.shares_adaptation:
+        return f"a kernel whose chains don't learn from each other; received a {type(kernel).__name__}"
     if KERNELS.get(type(kernel).__name__) is not type(kernel):
         return f"a kernel of hnbayes.kernels, which a process can make again; received a {type(kernel).__name__}"
     if positions.device.type != "cpu":

@@ -68,13 +68,15 @@ def sample_potential(
     """Sample exp(-U) with several chains at once.
 
     Chain c is a function of (seed, c), its initial position and the options alone, not of the chains beside it
-    (but for `adaptation="pooled"`). Ctrl-C returns the draws so far. A position for which U is NaN or infinite, or
-    raises a numerical error, is never accepted and counts as a divergence of its chain alone.
+    (but for `adaptation="pooled"` and `kernel="chees"`, whose chains learn together). Ctrl-C returns the draws so far.
+    A position for which U is NaN or infinite, or raises a numerical error, is never accepted and counts as a divergence
+    of its chain alone.
 
     Args:
         potential: U, a `Potential` or a function from a position (D,) to a scalar tensor.
         initial_positions: (C, D), or C tensors (D,); float32 or float64, on the device to sample on.
-        kernel: "nuts", "hmc", "metropolis", "mclmc" (biased, see `MCLMC`), "mamclmc", or a kernel of `hnbayes.kernels`.
+        kernel: "nuts", "hmc", "metropolis", "mclmc" (biased, see `MCLMC`), "mamclmc", "chees" (for many
+            chains, see `ChEES`), or a kernel of `hnbayes.kernels`.
         warmup: transitions of warm-up a chain, in which step size and metric adapt (Stan's three phases).
         draws: transitions a chain after warm-up.
         step_size: where the step size starts; None searches. For Metropolis, the proposal's scale.

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from hnbayes._version import __version__
+from hnbayes.kernels.chees import ChEES
 from hnbayes.kernels.hmc import HMC
 from hnbayes.kernels.kernel import Kernel
 from hnbayes.kernels.metropolis import RandomWalkMetropolis
@@ -20,7 +21,9 @@ from hnbayes.kernels.microcanonical import MAMCLMC, MCLMC
 from hnbayes.kernels.nuts import NUTS
 from hnbayes.params import ParamSpec
 
-KERNELS: dict[str, type[Kernel]] = {cls.__name__: cls for cls in (NUTS, HMC, RandomWalkMetropolis, MCLMC, MAMCLMC)}
+KERNELS: dict[str, type[Kernel]] = {
+    cls.__name__: cls for cls in (NUTS, HMC, RandomWalkMetropolis, MCLMC, MAMCLMC, ChEES)
+}
 FORMAT = 1
 
 

@@ -18,7 +18,7 @@ from hnbayes.rng import chain_streams
 
 # On a Gaussian, trajectories from neighbouring points stay together, so rounding errors don't grow.
 TARGET = gaussian([[1.0, 0.6, 0.0], [0.6, 2.0, -0.3], [0.0, -0.3, 0.5]])
-every_kernel = pytest.mark.parametrize("kernel", ["nuts", "hmc", "metropolis", "mclmc", "mamclmc"])
+every_kernel = pytest.mark.parametrize("kernel", ["nuts", "hmc", "metropolis", "mclmc", "mamclmc", "chees"])
 
 
 class CountingVectors(DeviceVectors):

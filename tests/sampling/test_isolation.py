@@ -13,7 +13,7 @@ from hnbayes import SamplingWarning, sample_potential
 from hnbayes.sampling import read_draws, resume_potential
 from hnbayes.sampling.callbacks import StopSampling
 
-KERNELS = ("nuts", "hmc", "metropolis", "mclmc", "mamclmc")
+KERNELS = ("nuts", "hmc", "metropolis", "mclmc", "mamclmc", "chees")
 START = torch.tensor([[0.1, 0.2], [0.3, -0.4], [-0.5, 0.6]], dtype=torch.float64)
 FAR = torch.tensor([50.0, 50.0], dtype=torch.float64)
 

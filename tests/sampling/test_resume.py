@@ -69,8 +69,9 @@ def stopped(folder, event, **options):
     return result
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-@pytest.mark.parametrize("chains", [1, 4])
+@pytest.mark.parametrize(
+    ("kernel", "chains"), [*itertools.product(KERNELS, [1, 4]), pytest.param("chees", 5, id="chees-5")]
+)
 def test_stopped_anywhere_and_resumed(kernel, chains, tmp_path):
     counter = StopAfter()
     whole = sample(chains, kernel=kernel, callbacks=[counter])
