@@ -51,6 +51,9 @@ class Ranks:
 
     Raises:
         TypeError, ValueError: if patience is no positive number.
+
+    Example:
+        >>> ranks = hnbayes.distributed.Ranks(patience=30.0)
     """
 
     def __init__(self, patience: float = 15.0) -> None:
