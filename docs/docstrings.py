@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-# What must reach the page as it is: code, and formulas, which may go over several lines.
-_KEPT = re.compile(r"(``.+?``|`[^`]+`|\\\(.+?\\\)|\\\[.+?\\\])", re.DOTALL)
+# What must reach the page as it is: examples, up to the next empty line; code; and formulas, which may go over several
+# lines.
+_KEPT = re.compile(r"(^ *>>> .*?(?=\n\s*\n|\Z)|``.+?``|`[^`]+`|\\\(.+?\\\)|\\\[.+?\\\])", re.DOTALL | re.MULTILINE)
 _MARKUP = re.compile(r"([*|]|(?<=\w)_(?!\w))")
 
 

@@ -70,6 +70,14 @@ def to_inference_data(
     Raises:
         TypeError: if an argument is not of the kind described.
         ValueError: if there are no draws, or shapes, names, dimensions and labels do not fit each other.
+
+    Example:
+        >>> def U(q):
+        ...     return 0.5 * (q**2).sum()
+        >>> draws = hnbayes.sample_potential(U, torch.zeros(2, 3), warmup=10, draws=20, seed=0, progress=False)
+        >>> idata = hnbayes.to_inference_data(draws, var_name="q", dims={"q": ["axis"]}, coords={"axis": [*"xyz"]})
+        >>> dict(idata.posterior["q"].sizes)
+        {'chain': 2, 'draw': 20, 'axis': 3}
     """
     import xarray as xr
 

@@ -19,6 +19,16 @@ class ParamSpec:
     Attributes:
         names: one name a tensor, in the order in which they are laid out.
         shapes: their shapes; `()` is a single number.
+
+    Example:
+        >>> spec = hnbayes.ParamSpec.from_module(torch.nn.Linear(2, 3))
+        >>> spec.names, spec.size
+        (('weight', 'bias'), 9)
+        >>> draws = torch.zeros(4, 100, 9)  # 4 chains, 100 draws
+        >>> {name: tuple(w.shape) for name, w in spec.unflatten(draws).items()}
+        {'weight': (4, 100, 3, 2), 'bias': (4, 100, 3)}
+        >>> spec.indices("bias")
+        range(6, 9)
     """
 
     names: tuple[str, ...]

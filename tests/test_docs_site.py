@@ -36,6 +36,11 @@ def test_formulas_may_go_over_lines():
     assert docstrings.to_rst(given) == ["is :math:`a +", "    b`.", "", r"c \* d"]
 
 
+def test_examples_stay_as_they_are():
+    given = ["Draws (C, S, *shape).", "", "Example:", "    >>> f(*x, **y)  # `p_` | q", "    [a_, *b]", "", "a * b"]
+    assert docstrings.to_rst(given) == [r"Draws (C, S, \*shape).", *given[1:-1], r"a \* b"]
+
+
 def test_every_public_name_is_described_once():
     home = homes()
     pages = {name: reference_pages.page(importlib.import_module(name), home) for name in public_modules()}

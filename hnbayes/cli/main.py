@@ -42,6 +42,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 done, 2 input that can't be used, 3 a verdict of "stop" under --strict, 130 interrupted, 141
         whoever reads the output has stopped reading, as `head` does.
+
+    Example:
+        >>> from hnbayes.cli import main
+        >>> columns = np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 4.0]])
+        >>> np.savetxt("data.csv", columns, delimiter=",", header="x,y", comments="")
+        >>> main(["sample", "data.csv", "--target", "z", "--out", "run"])  # there is no such column
+        2
     """
     try:
         try:

@@ -27,6 +27,11 @@ def from_torch(dataset: TorchDataset[Any], **kwargs: Any) -> ArrayDataset:
     Raises:
         TypeError: if it has no length, or its entries are no pairs.
         ValueError: as `ArrayDataset`, or if shapes differ.
+
+    Example:
+        >>> pairs = torch.utils.data.TensorDataset(torch.randn(30, 2), torch.arange(30) % 3)
+        >>> hnbayes.data.from_torch(pairs, test=0.1).num_classes
+        3
     """
     if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
         raise TypeError(f"dataset must have a length and entries by number; received {describe(dataset)}.")
@@ -59,6 +64,13 @@ def to_torch(data: Dataset, split: str = "train", device: torch.device | str = "
 
     Raises:
         ValueError: if the split is unknown or there is none.
+
+    Example:
+        >>> data = hnbayes.data.ArrayDataset(np.zeros((40, 2)), np.arange(40) % 4, one_hot=False)
+        >>> train = hnbayes.data.to_torch(data, "train")
+        >>> X, y = next(iter(torch.utils.data.DataLoader(train, batch_size=16)))
+        >>> X.shape
+        torch.Size([16, 2])
     """
     check_choice("split", split, ("train", "test", "val"))
     x, y = getattr(data, f"get_{split}_inputs")(), getattr(data, f"get_{split}_outputs")()

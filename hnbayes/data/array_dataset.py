@@ -33,6 +33,15 @@ class ArrayDataset(Dataset):
     Raises:
         TypeError: if inputs are not floating point, or labels not integers.
         ValueError: if arrays are empty, differ in length or hold NaN, labels are out of range, or splits overlap.
+
+    Example:
+        >>> X, y = np.random.default_rng(0).normal(size=(50, 3)), np.arange(50) % 2
+        >>> data = hnbayes.data.ArrayDataset(X, y, test=0.2, seed=0)
+        >>> data.num_train_samples, data.num_test_samples, data.classification
+        (40, 10, True)
+        >>> inputs, outputs = data.next_train_batch(8)
+        >>> inputs.shape, outputs.shape  # labels are one-hot
+        ((8, 3), (8, 2))
     """
 
     def __init__(

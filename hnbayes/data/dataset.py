@@ -34,6 +34,19 @@ class Dataset(ABC):
 
     Args:
         seed: what the order of batches depends on; None draws a seed from NumPy's global generator.
+
+    Example:
+        >>> class Squares(hnbayes.data.Dataset):
+        ...     def __init__(self):
+        ...         super().__init__(seed=0)
+        ...         x = np.linspace(-1, 1, 10)[:, None]
+        ...         self._data |= {"classification": False, "sequence": False, "in_data": x, "out_data": x**2}
+        ...         self._data |= {"in_shape": [1], "out_shape": [1]}
+        ...         self._data |= {"train_inds": np.arange(8), "test_inds": np.arange(8, 10)}
+        ...     def get_identifier(self):
+        ...         return "squares"
+        >>> Squares().next_train_batch(4)[0].shape
+        (4, 1)
     """
 
     def __init__(self, seed: int | None = None) -> None:

@@ -36,6 +36,13 @@ def load(name: str, *, standardise: bool | None = None, **kwargs: Any) -> ArrayD
     Raises:
         ImportError: if scikit-learn is not installed.
         ValueError: if the name is unknown.
+
+    Example:
+        >>> data = hnbayes.data.load("iris", test=0.2)
+        >>> data.num_train_samples, data.in_shape, data.num_classes
+        (120, [4], 3)
+        >>> bool(abs(data.get_train_inputs().mean(0)).max() < 1e-5)  # standardised
+        True
     """
     check_choice("name", name, tuple(SETS))
     classification, image = SETS[name]
@@ -64,6 +71,12 @@ def split_tasks(data: ArrayDataset, classes_per_task: int) -> list[ArrayDataset]
 
     Raises:
         ValueError: if outputs are no labels, or the number doesn't divide that of the classes.
+
+    Example:
+        >>> data = hnbayes.data.ArrayDataset(np.zeros((40, 2)), np.arange(40) % 4)
+        >>> tasks = hnbayes.data.split_tasks(data, classes_per_task=2)
+        >>> len(tasks), tasks[1].num_classes
+        (2, 2)
     """
     if not data.classification or data.num_classes is None:
         raise ValueError("data must be a classification set to be split by classes; it is not.")

@@ -44,6 +44,11 @@ class Check:
         why: what it means.
         advice: what to try; empty where the verdict is "ok".
         numbers: the figures behind it.
+
+    Example:
+        >>> check = hnbayes.diagnostics.Check("chains agree", "look", "R-hat 1.03", "they differ", "take more draws")
+        >>> check.verdict, check.advice
+        ('look', 'take more draws')
     """
 
     name: str

@@ -21,6 +21,12 @@ def bfmi(energy: NDArray[Any]) -> NDArray[Any]:
 
     Returns:
         (C,); below 0.3 the momenta's refreshment moves the energy too little. NaN for a constant energy.
+
+    Example:
+        >>> energy = np.random.default_rng(0).normal(size=(2, 500))
+        >>> energy[1] = energy[1].cumsum()
+        >>> hnbayes.diagnostics.bfmi(energy) > 0.3
+        array([ True, False])
     """
     spread = np.square(energy - energy.mean(1, keepdims=True)).sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):

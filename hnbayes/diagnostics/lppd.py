@@ -22,6 +22,11 @@ def lppd(log_likelihood: Any) -> Array:
 
     Returns:
         (N,); their sum is the LPPD of the data, their mean the usual score per point.
+
+    Example:
+        >>> log_likelihood = np.log([[[0.2, 0.5], [0.6, 0.5]]])  # 1 chain, 2 draws, 2 observations
+        >>> np.exp(hnbayes.diagnostics.lppd(log_likelihood)).round(2)
+        array([0.4, 0.5])
     """
     x = _log_likelihood(log_likelihood)
     return np.logaddexp.reduce(x.reshape(-1, x.shape[2]), axis=0) - np.log(x.shape[0] * x.shape[1])
@@ -35,6 +40,11 @@ class CumulativeLPPD:
         by_draw: of each chain's first s draws alone, (C, S).
         pooled: of the first s draws of all chains together, (S,).
         by_chain: of all draws of the first c chains, (C,).
+
+    Example:
+        >>> same = np.full((2, 50, 8), -1.0)
+        >>> float(hnbayes.diagnostics.cumulative_lppd(same).still_rising)  # more draws would add nothing
+        0.0
     """
 
     by_draw: Array
@@ -52,6 +62,12 @@ def cumulative_lppd(log_likelihood: Any) -> CumulativeLPPD:
 
     Args:
         log_likelihood: log densities (C, S, N), best of held-out data.
+
+    Example:
+        >>> log_likelihood = np.random.default_rng(0).normal(-1, 0.3, size=(2, 50, 8))
+        >>> growth = hnbayes.diagnostics.cumulative_lppd(log_likelihood)
+        >>> growth.by_draw.shape, growth.pooled.shape, growth.by_chain.shape
+        ((2, 50), (50,), (2,))
     """
     x = _log_likelihood(log_likelihood)
     chains, draws, _ = x.shape
@@ -70,6 +86,11 @@ def relative_efficiency(log_likelihood: Any) -> float:
 
     Args:
         log_likelihood: log densities (C, S, N).
+
+    Example:
+        >>> log_likelihood = np.random.default_rng(0).normal(-1, 0.3, size=(4, 250, 8))
+        >>> round(hnbayes.diagnostics.relative_efficiency(log_likelihood))  # independent draws
+        1
     """
     x = _log_likelihood(log_likelihood)
     if x.shape[2] > 1000:
@@ -101,6 +122,12 @@ def loo(x: Any, *, var_name: str | None = None, reff: float | None = None, point
 
     Warns:
         UserWarning: by ArviZ, of points whose Pareto k is high.
+
+    Example:
+        >>> log_likelihood = np.random.default_rng(0).normal(-1, 0.1, size=(4, 250, 8))
+        >>> elpd = hnbayes.diagnostics.loo(log_likelihood)
+        >>> round(elpd.elpd_loo), int(elpd.n_data_points)
+        (-8, 8)
     """
     import arviz as az
     import xarray as xr

@@ -31,6 +31,14 @@ class Report:
     Attributes:
         checks: all that was looked at.
         notes: what could not be looked at, and what it needs.
+
+    Example:
+        >>> functions = np.random.default_rng(0).normal(size=(4, 500, 5))
+        >>> report = hnbayes.diagnostics.diagnose(functions=functions)
+        >>> report["predictions: chains agree"].verdict, report.verdict
+        ('ok', 'ok')
+        >>> len(report.checks), list(report.to_dict())
+        (4, ['verdict', 'checks', 'notes'])
     """
 
     checks: tuple[Check, ...]
@@ -117,6 +125,14 @@ def diagnose(
     Raises:
         TypeError: if something is not of the kind described.
         ValueError: if there is nothing to look at, or shapes do not fit.
+
+    Example:
+        >>> functions = np.random.default_rng(0).normal(size=(4, 500, 5))
+        >>> hnbayes.diagnostics.diagnose(functions=functions).verdict
+        'ok'
+        >>> functions[0] += 3
+        >>> hnbayes.diagnostics.diagnose(functions=functions).verdict
+        'stop'
     """
     if x is not None:
         groups = _groups(x)

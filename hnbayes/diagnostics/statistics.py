@@ -30,6 +30,14 @@ def rhat(x: Any) -> Array:
 
     Returns:
         (...): one number for each quantity; NaN where there is one chain only, fewer than 4 draws, or no variation.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(4, 200))
+        >>> bool(hnbayes.diagnostics.rhat(x) < 1.02)
+        True
+        >>> x[0] += 3  # one chain is elsewhere
+        >>> bool(hnbayes.diagnostics.rhat(x) > 1.2)
+        True
     """
     return _arviz("rhat", as_samples("x", x))
 
@@ -43,6 +51,14 @@ def ess(x: Any, method: str = "bulk") -> Array:
 
     Returns:
         (...): one number for each quantity.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(4, 500, 3))
+        >>> hnbayes.diagnostics.ess(x).shape
+        (3,)
+        >>> walk = x.cumsum(1)  # draws that hardly differ from those before
+        >>> bool((hnbayes.diagnostics.ess(walk) < 100).all())
+        True
     """
     # ArviZ 1.x has another default for the tails than 0.x and Vehtari et al. 2021, section 4.3.
     options = {"prob": (0.05, 0.95)} if method == "tail" else {}
@@ -58,6 +74,11 @@ def mcse(x: Any, method: str = "mean") -> Array:
 
     Returns:
         (...): one number for each quantity, in its own unit.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(4, 2500))
+        >>> round(float(hnbayes.diagnostics.mcse(x)), 3)  # about 1 / sqrt(10,000)
+        0.01
     """
     return _arviz("mcse", as_samples("x", x), method=method)
 
@@ -74,6 +95,12 @@ def within_chain_rhat(x: Any) -> Array:
     Returns:
         (C, ...): one number for each chain and quantity; NaN where a chain never moves or has fewer than 8
             draws.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(4, 200))
+        >>> x[0] += 3  # a mode of its own, in which it has settled
+        >>> hnbayes.diagnostics.within_chain_rhat(x) < 1.05
+        array([ True,  True,  True,  True])
     """
     x = as_samples("x", x)
     half = x.shape[1] // 2
@@ -105,6 +132,15 @@ def nested_rhat(x: Any, superchains: Sequence[int] | Array, *, rank_normalise: b
 
     Raises:
         ValueError: if the superchains do not fit, or hold one draw altogether.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(64, 1))  # one draw of each of 64 chains
+        >>> superchains = np.repeat(np.arange(4), 16)
+        >>> bool(hnbayes.diagnostics.nested_rhat(x, superchains) < 1.1)
+        True
+        >>> x[superchains == 0] += 3
+        >>> bool(hnbayes.diagnostics.nested_rhat(x, superchains) > 1.2)
+        True
     """
     x = as_samples("x", x)
     ids, counts = np.unique(np.asarray(superchains), return_counts=True)
@@ -141,6 +177,12 @@ class Convergence:
         ess_bulk, ess_tail: effective sample sizes, (...).
         mcse_mean, mcse_sd: Monte Carlo standard errors of `mean` and `sd`, (...).
         stuck: chains in which a quantity that moves elsewhere never does, (C, ...).
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(4, 100))
+        >>> x[2] = 0.5  # a chain that never moves
+        >>> hnbayes.diagnostics.convergence(x).stuck
+        array([False, False,  True, False])
     """
 
     mean: Array
@@ -162,6 +204,12 @@ def convergence(x: Any) -> Convergence:
 
     Raises:
         ValueError: if they are not finite.
+
+    Example:
+        >>> functions = np.random.default_rng(0).normal(size=(4, 100, 5))  # outputs at 5 inputs
+        >>> c = hnbayes.diagnostics.convergence(functions)
+        >>> c.rhat.shape, c.within.shape, bool(c.stuck.any())
+        ((5,), (4, 5), False)
     """
     x = as_samples("x", x)
     still = np.ptp(x, axis=1) == 0

@@ -34,6 +34,14 @@ def dead_units(net: nn.Module, params: Mapping[str, Tensor], X: Tensor, *, max_d
 
     Raises:
         ValueError: if no parameter of the network is among `params`.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Linear(1, 2), torch.nn.ReLU(), torch.nn.Linear(2, 1))
+        >>> bias = torch.tensor([0.0, -100.0]).expand(1, 3, 2)  # 1 chain, 3 draws: the second unit is off
+        >>> params = {"0.weight": torch.ones(1, 3, 2, 1), "0.bias": bias}
+        >>> dead = hnbayes.diagnostics.dead_units(net, params, torch.linspace(-1, 1, 5)[:, None])
+        >>> dead["1"].mean((0, 1))
+        array([0., 1.])
     """
     import torch
     from torch import nn

@@ -52,6 +52,9 @@ class Ranks:
 
     Raises:
         TypeError, ValueError: if patience is no positive number.
+
+    Example:
+        >>> ranks = hnbayes.distributed.Ranks(patience=30.0)
     """
 
     def __init__(self, patience: float = 15.0) -> None:

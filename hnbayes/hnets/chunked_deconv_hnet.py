@@ -43,6 +43,13 @@ class ChunkedHDeconv(ChunkedHyperNet):
     Raises:
         TypeError: if a size is not an integer.
         ValueError: if a number is out of range.
+
+    Example:
+        >>> hnet = hnbayes.hnets.ChunkedHDeconv(
+        ...     [[4, 3], [4]], (3, 3), num_layers=3, num_filters=(3, 2), kernel_size=3, sa_units=(1,), verbose=False
+        ... )
+        >>> hnet.num_chunks, [tuple(w.shape) for w in hnet(cond_id=0)]
+        (2, [(4, 3), (4,)])
     """
 
     def __init__(

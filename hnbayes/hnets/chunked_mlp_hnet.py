@@ -44,6 +44,14 @@ class ChunkedHMLP(ChunkedHyperNet):
     Raises:
         TypeError: if a size is not an integer.
         ValueError: if a number is out of range.
+
+    Example:
+        >>> target = [[100, 50], [100]]
+        >>> hnet = hnbayes.hnets.ChunkedHMLP(target, chunk_size=500, layers=(10,), num_cond_embs=2, verbose=False)
+        >>> hnet.num_chunks
+        11
+        >>> [tuple(w.shape) for w in hnet(cond_id=0)]
+        [(100, 50), (100,)]
     """
 
     def __init__(

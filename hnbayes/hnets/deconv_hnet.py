@@ -43,6 +43,13 @@ class HDeconv(HyperNet):
     Raises:
         TypeError: if a size is not an integer.
         ValueError: if the image is too small, a number is out of range, or there are no inputs.
+
+    Example:
+        >>> hnet = hnbayes.hnets.HDeconv(
+        ...     [[4, 3], [4]], (4, 4), num_layers=3, num_filters=(3, 2), kernel_size=3, sa_units=(1,), verbose=False
+        ... )
+        >>> [tuple(w.shape) for w in hnet(cond_id=0)]
+        [(4, 3), (4,)]
     """
 
     def __init__(

@@ -22,6 +22,15 @@ class HyperNetInterface(MainNetInterface):
 
     Its own parameters are *conditional* (the embedding of a task, say) or not; `param_shapes` lists those that are not
     first. Its inputs may be conditional (an embedding) or not (noise), or both.
+
+    Example:
+        >>> hnet = hnbayes.hnets.HMLP([[4, 3], [4]], cond_in_size=2, layers=(5,), num_cond_embs=3, verbose=False)
+        >>> isinstance(hnet, hnbayes.hnets.HyperNetInterface)
+        True
+        >>> [tuple(p.shape) for p in hnet.conditional_params]  # an embedding for each task
+        [(2,), (2,), (2,)]
+        >>> hnet(cond_id=[0, 1, 2], ret_format="flattened").shape
+        torch.Size([3, 16])
     """
 
     _target: ParamSpec

@@ -38,6 +38,13 @@ class HMLP(HyperNet):
     Raises:
         TypeError: if a size is not an integer.
         ValueError: if a number is out of range, or there are no inputs.
+
+    Example:
+        >>> net = hnbayes.mnets.MLP(n_in=1, n_out=1, hidden_layers=(10,), verbose=False)
+        >>> hnet = hnbayes.hnets.HMLP(net.param_shapes, cond_in_size=4, layers=(20,), num_cond_embs=3, verbose=False)
+        >>> weights = hnet(cond_id=2)  # those of the third task
+        >>> net(torch.ones(5, 1), weights=weights).shape
+        torch.Size([5, 1])
     """
 
     def __init__(

@@ -71,6 +71,13 @@ def get_hypernet(
 
     Raises:
         ValueError: if the type is unknown, or options don't fit.
+
+    Example:
+        >>> import argparse
+        >>> config = argparse.Namespace(hmlp_arch="10,10", cond_emb_size=4)
+        >>> hnet = hnbayes.hnets.get_hypernet(config, "cpu", "hmlp", [[4, 3], [4]], num_conds=2, verbose=False)
+        >>> hnet.num_outputs
+        16
     """
     if net_type not in BUILDERS:
         raise ValueError(f"net_type must be one of {', '.join(sorted(BUILDERS))}; received {net_type!r}.")

@@ -64,6 +64,17 @@ def calc_fix_target_reg(
         TypeError: if `task_id` is not an integer.
         ValueError: if there is no earlier task, targets are missing or given twice, or a list is too short or holds
             tensors of other shapes.
+
+    Example:
+        >>> hnet = hnbayes.hnets.HMLP([[4, 3], [4]], layers=(5,), num_cond_embs=2, verbose=False)
+        >>> targets = hnbayes.hnets.get_current_targets(1, hnet)  # before the second task
+        >>> hnbayes.hnets.calc_fix_target_reg(hnet, 1, targets=targets).item()
+        0.0
+        >>> with torch.no_grad():
+        ...     hnet.unconditional_params[0] += 0.5
+        >>> penalty = hnbayes.hnets.calc_fix_target_reg(hnet, 1, targets=targets)
+        >>> bool(penalty > 0)  # to be added to the second task's loss
+        True
     """
     if check_count("task_id", task_id, 0) == 0:
         raise ValueError("task_id must be at least 1: before the first task there is nothing to keep; received 0.")
@@ -105,6 +116,12 @@ def get_current_targets(task_id: int, hnet: HyperNetInterface) -> list[list[Tens
     Raises:
         TypeError: if `task_id` is not an integer.
         ValueError: if the hypernetwork knows fewer conditions.
+
+    Example:
+        >>> hnet = hnbayes.hnets.HMLP([[4, 3], [4]], layers=(5,), num_cond_embs=3, verbose=False)
+        >>> targets = hnbayes.hnets.get_current_targets(2, hnet)
+        >>> len(targets), targets[0][0].shape
+        (2, torch.Size([4, 3]))
     """
     if check_count("task_id", task_id, 0) == 0:
         return []
@@ -128,6 +145,12 @@ def flatten_and_remove_out_heads(mnet: MainNetInterface, weights: Tensors, allow
 
     Raises:
         ValueError: if shapes don't fit, or a unit doesn't exist.
+
+    Example:
+        >>> net = hnbayes.mnets.MLP(n_in=2, n_out=4, hidden_layers=(3,), verbose=False)
+        >>> kept = hnbayes.hnets.flatten_and_remove_out_heads(net, list(net.weights), [0, 1])
+        >>> net.num_params, len(kept)  # those of units 2 and 3 have gone, 3 + 1 each
+        (25, 17)
     """
     kept = _kept(mnet, [list(w.shape) for w in weights], allowed_outputs, weights[0].device)
     flat: Tensor = MainNetInterface.flatten_params(weights)

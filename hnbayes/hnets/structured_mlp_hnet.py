@@ -43,6 +43,22 @@ class StructuredHMLP(HyperNet):
     Raises:
         TypeError: if a size is not an integer.
         ValueError: if lists differ in length, a number is out of range, or chunks don't make up the target.
+
+    Example:
+        >>> def together(chunks):
+        ...     return [tensor for chunk in chunks for tensor in chunk]
+        >>> layers = [[[4, 3], [4]], [[2, 4], [2]]]  # a chunk for each layer of a network
+        >>> hnet = hnbayes.hnets.StructuredHMLP(
+        ...     layers[0] + layers[1],
+        ...     chunk_shapes=layers,
+        ...     num_per_chunk=[1, 1],
+        ...     chunk_emb_sizes=[2, 0],
+        ...     hmlp_kwargs={"layers": (5,)},
+        ...     assembly_fct=together,
+        ...     verbose=False,
+        ... )
+        >>> [tuple(w.shape) for w in hnet(cond_id=0)]
+        [(4, 3), (4,), (2, 4), (2,)]
     """
 
     def __init__(

@@ -72,6 +72,14 @@ def restore_buffers(module: nn.Module, state: Mapping[str, Tensor]) -> None:
 
     Raises:
         ValueError: if the state_dict names a submodule that the module lacks.
+
+    Example:
+        >>> net, X = torch.nn.Linear(2, 3), torch.randn(20, 2)
+        >>> hnbayes.laplace.compute_fisher(0, (X, net(X).argmax(-1)), list(net.parameters()), None, net)
+        >>> fresh = torch.nn.Linear(2, 3)
+        >>> hnbayes.laplace.restore_buffers(fresh, net.state_dict())
+        >>> fresh.load_state_dict(net.state_dict())
+        <All keys matched successfully>
     """
     check_module("module", module)
     for key, value in state.items():

@@ -53,6 +53,14 @@ def from_ewc(
     Raises:
         TypeError: if an argument is of another kind.
         ValueError: if there are no buffers of an earlier task, this is the first task, or a number is out of range.
+
+    Example:
+        >>> net, X = torch.nn.Linear(2, 3), torch.randn(20, 2)
+        >>> data = X, net(X).argmax(-1)
+        >>> hnbayes.laplace.compute_fisher(0, data, list(net.parameters()), None, net, proper_scaling=True)
+        >>> prior = hnbayes.laplace.from_ewc(net, task_id=1, base_precision=1.0)
+        >>> prior.mean.shape, prior.spec.names, bool((prior.precision >= 1).all())
+        (torch.Size([9]), ('weight', 'bias'), True)
     """
     tensors, spec = _parameters(net, params)
     scale = check_positive("strength", strength)
@@ -86,6 +94,20 @@ def from_si(
     Raises:
         TypeError: if an argument is of another kind.
         ValueError: if there are no buffers, or a number is out of range.
+
+    Example:
+        >>> net, X = torch.nn.Linear(2, 1), torch.randn(20, 2)
+        >>> params = list(net.parameters())
+        >>> optimizer = torch.optim.SGD(params, lr=0.01)
+        >>> for _ in range(3):
+        ...     optimizer.zero_grad()
+        ...     (net(X) - 1).square().mean().backward()
+        ...     hnbayes.laplace.si_pre_optim_step(net, params)
+        ...     optimizer.step()
+        ...     hnbayes.laplace.si_post_optim_step(net, params)
+        >>> hnbayes.laplace.si_compute_importance(net, params)
+        >>> hnbayes.laplace.from_si(net, strength=0.5, base_precision=1.0).mean.shape
+        torch.Size([3])
     """
     tensors, spec = _parameters(net, params)
     scale = check_positive("strength", strength)
@@ -131,6 +153,13 @@ def from_fisher(
     Raises:
         TypeError: if an argument is of another kind.
         ValueError: as `diagonal_fisher`; or if the prior is over other weights.
+
+    Example:
+        >>> net, X = torch.nn.Linear(1, 1, bias=False), torch.tensor([[1.0], [2.0]])
+        >>> y = torch.zeros(2, 1)
+        >>> laplace = hnbayes.laplace.from_fisher(net, (X, y), prior=1.0, likelihood="gaussian")
+        >>> laplace.precision  # 1 + 1^2 + 2^2
+        tensor([6.])
     """
     tensors, spec = _parameters(net, params)
     scale = check_positive("strength", strength)
@@ -171,6 +200,12 @@ def from_hessian(
     Raises:
         TypeError: if the position is no floating-point tensor.
         ValueError: if its shape isn't (D,), a curvature is negative (unless it is taken as 0), or not finite.
+
+    Example:
+        >>> def U(q):
+        ...     return 0.5 * (torch.tensor([1.0, 9.0]) * q.square()).sum()
+        >>> hnbayes.laplace.from_hessian(U, torch.zeros(2)).precision
+        tensor([1., 9.])
     """
     check_choice("negative", negative, ("refuse", "zero"))
     if not isinstance(position, Tensor) or not position.is_floating_point():
@@ -207,6 +242,12 @@ def from_draws(draws: Any, *, spec: ParamSpec | None = None, min_variance: float
     Raises:
         TypeError: if positions are no floating-point tensor.
         ValueError: if there are fewer than two draws, or they aren't finite.
+
+    Example:
+        >>> positions = torch.tensor([[0.0, 1.0], [2.0, 1.0], [1.0, 4.0]])
+        >>> gaussian = hnbayes.laplace.from_draws(positions)
+        >>> gaussian.mean
+        tensor([1., 2.])
     """
     positions = getattr(draws, "positions", draws)
     spec = spec if spec is not None else getattr(draws, "spec", None)

@@ -43,6 +43,16 @@ def ewc_regularizer(
     Raises:
         TypeError: if an argument is of another kind.
         ValueError: if an earlier task is missing, or shapes have changed since.
+
+    Example:
+        >>> net, X = torch.nn.Linear(2, 3), torch.randn(20, 2)
+        >>> params = list(net.parameters())
+        >>> hnbayes.laplace.compute_fisher(0, (X, net(X).argmax(-1)), params, None, net)
+        >>> with torch.no_grad():
+        ...     net.bias += 1.0
+        >>> penalty = hnbayes.laplace.ewc_regularizer(1, params, net)  # to be added to the second task's loss
+        >>> bool(penalty > 0), penalty.requires_grad
+        (True, True)
     """
     loss: Tensor | None = None
     params = list(params)
@@ -97,6 +107,15 @@ def context_mod_forward(mod_weights: Sequence[Tensor] | None = None) -> Callable
 
     Returns:
         `(mnet, params, X) -> Y`, or without `mod_weights` `(mnet, hnet, task_id, params, X) -> Y`.
+
+    Example:
+        >>> net = hnbayes.mnets.MLP(2, 3, hidden_layers=(4,), use_context_mod=True, verbose=False)
+        >>> is_mod = [meta["name"] == "cm_scale" or meta["name"] == "cm_shift" for meta in net.param_shapes_meta]
+        >>> mod = [w for w, m in zip(net.weights, is_mod) if m]
+        >>> rest = [w for w, m in zip(net.weights, is_mod) if not m]
+        >>> X = torch.randn(10, 2)
+        >>> forward = hnbayes.laplace.context_mod_forward(mod_weights=mod)
+        >>> hnbayes.laplace.compute_fisher(0, (X, net(X).argmax(-1)), rest, None, net, custom_forward=forward)
     """
 
     def forward(mnet: Any, weights: Any, params: Sequence[Tensor], x: Tensor) -> Tensor:

@@ -39,6 +39,12 @@ class FisherDiagonal:
         total: one tensor a parameter, the sum over the samples that were used.
         used: how many these were.
         samples: how many there are.
+
+    Example:
+        >>> net, X, y = torch.nn.Linear(2, 3), torch.randn(20, 2), torch.randint(3, (20,))
+        >>> fisher = hnbayes.laplace.diagonal_fisher(net, (X, y))
+        >>> [tuple(f.shape) for f in fisher.total], fisher.used
+        ([(3, 2), (3,)], 20)
     """
 
     total: list[Tensor]
@@ -95,6 +101,13 @@ def diagonal_fisher(
         TypeError: if an argument is of another kind.
         ValueError: if there are no data, shapes don't fit, numbers are not finite, or a likelihood that is a function
             is to be taken exactly.
+
+    Example:
+        >>> net, X = torch.nn.Linear(1, 1), torch.tensor([[1.0], [2.0], [3.0]])
+        >>> data = X, torch.zeros(3, 1)
+        >>> fisher = hnbayes.laplace.diagonal_fisher(net, data, likelihood="gaussian", noise_variance=0.5)
+        >>> fisher.total[0]  # (1 + 4 + 9) / 0.5
+        tensor([[28.0000]])
     """
     check_module("net", net)
     check_choice("kind", kind, ("exact", "empirical", "monte_carlo"))
@@ -182,6 +195,13 @@ def compute_fisher(
         ValueError: if numbers are out of range or not finite, shapes don't fit each other or those of earlier tasks,
             there are no samples, `prior_strength` is given without `online` or differs from that of earlier tasks, or
             the earlier tasks of online EWC are missing.
+
+    Example:
+        >>> net, X = torch.nn.Linear(2, 3), torch.randn(20, 2)
+        >>> params = list(net.parameters())
+        >>> hnbayes.laplace.compute_fisher(0, (X, net(X).argmax(-1)), params, None, net, empirical_fisher=False)
+        >>> hnbayes.laplace.ewc_regularizer(1, params, net).item()  # the weights haven't moved since
+        0.0
     """
     keeper = mnet if hnet is None else hnet
     for name, module in (("mnet", mnet), ("hnet", hnet)):

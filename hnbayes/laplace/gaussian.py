@@ -37,6 +37,13 @@ class DiagGaussian:
     Raises:
         TypeError: if an argument is of another kind.
         ValueError: if shapes, dtypes or devices differ, or numbers are not in range.
+
+    Example:
+        >>> prior = hnbayes.laplace.DiagGaussian(torch.zeros(2), torch.tensor([1.0, 0.0]))
+        >>> task = hnbayes.laplace.DiagGaussian(torch.tensor([1.0, 3.0]), torch.tensor([3.0, 2.0]))
+        >>> posterior = prior * task
+        >>> posterior.mean, posterior.precision
+        (tensor([0.7500, 3.0000]), tensor([4., 2.]))
     """
 
     mean: Tensor

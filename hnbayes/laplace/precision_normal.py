@@ -45,6 +45,13 @@ class PrecisionNormal(Distribution):
 
     Raises:
         ValueError: if an argument is NaN or infinite, or a precision is negative (unless `validate_args` is False).
+
+    Example:
+        >>> flat = hnbayes.laplace.PrecisionNormal(torch.zeros(2), torch.tensor([4.0, 0.0]))
+        >>> flat.stddev
+        tensor([0.5000,    inf])
+        >>> flat.log_prob(torch.tensor([0.0, 100.0]))[1]  # improper: it says nothing of this element
+        tensor(0.)
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {

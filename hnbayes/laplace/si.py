@@ -35,6 +35,14 @@ def si_pre_optim_step(
     Raises:
         TypeError: if an argument is of another kind.
         ValueError: if there are no parameters, they aren't finite, or their shapes have changed.
+
+    Example:
+        >>> net = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        >>> net(torch.ones(1, 2)).sum().backward()
+        >>> hnbayes.laplace.si_pre_optim_step(net, list(net.parameters()))
+        >>> optimizer.step()
+        >>> hnbayes.laplace.si_post_optim_step(net, list(net.parameters()))
     """
     for group in _groups(net, params, params_name):
         values = {}
@@ -72,6 +80,13 @@ def si_post_optim_step(
         TypeError: if an argument is of another kind.
         ValueError: if no parameter has a gradient, gradients or steps aren't finite, shapes don't fit, or
             `si_pre_optim_step` wasn't called before the step. Nothing is written then.
+
+    Example:
+        >>> net = torch.nn.Linear(2, 1, bias=False)
+        >>> params = list(net.parameters())
+        >>> hnbayes.laplace.si_pre_optim_step(net, params, no_pre_step_ckpt=True)
+        >>> net(torch.ones(1, 2)).sum().backward()
+        >>> hnbayes.laplace.si_post_optim_step(net, params, delta_params=[torch.full((1, 2), -0.1)])
     """
     groups = _groups(net, params, params_name)
     if all(group.gradient is None for group in groups):
@@ -116,6 +131,18 @@ def si_compute_importance(
         TypeError: if an argument is of another kind.
         ValueError: if there was no training step since the last call, shapes have changed, or numbers aren't finite.
             Nothing is written then.
+
+    Example:
+        >>> net, X = torch.nn.Linear(2, 1), torch.ones(5, 2)
+        >>> params = list(net.parameters())
+        >>> optimizer = torch.optim.SGD(params, lr=0.1)
+        >>> net(X).mean().backward()
+        >>> hnbayes.laplace.si_pre_optim_step(net, params)
+        >>> optimizer.step()
+        >>> hnbayes.laplace.si_post_optim_step(net, params)
+        >>> hnbayes.laplace.si_compute_importance(net, params)
+        >>> hnbayes.laplace.si_regularizer(net, params).item()  # the weights are where the task left them
+        0.0
     """
     damping = check_positive("epsilon", epsilon)
     values = {}
@@ -156,6 +183,21 @@ def si_regularizer(net: nn.Module, params: Sequence[Tensor], params_name: str | 
     Raises:
         TypeError: if an argument is of another kind.
         ValueError: if shapes have changed.
+
+    Example:
+        >>> net, X = torch.nn.Linear(2, 1), torch.ones(5, 2)
+        >>> params = list(net.parameters())
+        >>> optimizer = torch.optim.SGD(params, lr=0.1)
+        >>> hnbayes.laplace.si_regularizer(net, params).item()  # nothing to keep yet
+        0.0
+        >>> net(X).mean().backward()
+        >>> hnbayes.laplace.si_pre_optim_step(net, params)
+        >>> optimizer.step()
+        >>> hnbayes.laplace.si_post_optim_step(net, params)
+        >>> hnbayes.laplace.si_compute_importance(net, params)
+        >>> optimizer.step()  # away from what the task has learned
+        >>> bool(hnbayes.laplace.si_regularizer(net, params) > 0)
+        True
     """
     loss: Tensor | None = None
     for _, p, omega, previous in importances(net, params, params_name):

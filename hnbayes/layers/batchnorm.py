@@ -42,6 +42,15 @@ class BatchNormLayer(StoredSets):
     Raises:
         TypeError: if an argument is of another kind.
         ValueError: if a number is out of range, or options exclude one another.
+
+    Example:
+        >>> layer = hnbayes.layers.BatchNormLayer(3)
+        >>> y = layer(5 + 2 * torch.randn(100, 3))
+        >>> bool(y.mean(0).abs().max() < 1e-4)
+        True
+        >>> layer.checkpoint_stats()  # a second set, for the next task
+        >>> layer.num_stats
+        2
     """
 
     set_names = ("mean", "var", "num_batches")

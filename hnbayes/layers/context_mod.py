@@ -32,6 +32,12 @@ class ContextModLayer(StoredSets):
     Raises:
         TypeError: if a size is not an integer.
         ValueError: if a size is below 1, or options exclude one another.
+
+    Example:
+        >>> layer = hnbayes.layers.ContextModLayer(3, no_weights=True)
+        >>> gains, shifts = torch.tensor([1.0, 2.0, 0.0]), torch.tensor([0.0, 0.0, 5.0])
+        >>> layer(torch.ones(1, 3), weights=[gains, shifts])
+        tensor([[1., 2., 5.]])
     """
 
     set_names = ("gain_ckpt", "shift_ckpt")

@@ -23,6 +23,10 @@ def calc_fan_in_and_out(shapes: Sequence[int]) -> tuple[int, int]:
     Raises:
         TypeError: if an entry is not an integer.
         ValueError: if there are fewer than two numbers, or one is below 1.
+
+    Example:
+        >>> hnbayes.layers.calc_fan_in_and_out((8, 3, 5, 5))  # a convolution of 3 to 8 channels
+        (75, 200)
     """
     sizes = [check_count("each entry of shapes", size) for size in shapes]
     if len(sizes) < 2:
@@ -49,6 +53,11 @@ def xavier_fan_in_(tensor: Tensor) -> Tensor:
     Raises:
         TypeError: if it is not a floating-point tensor.
         ValueError: if it has fewer than two dimensions, or is empty.
+
+    Example:
+        >>> w = hnbayes.layers.xavier_fan_in_(torch.empty(1000, 100))
+        >>> round(w.std().item(), 2)  # 1 / sqrt(100)
+        0.1
     """
     _check_weights("tensor", tensor)
     bound = math.sqrt(3 / calc_fan_in_and_out(tensor.shape)[0])
@@ -68,6 +77,12 @@ def init_params(weights: Tensor, bias: Tensor | None = None) -> None:
     Raises:
         TypeError: if one is not a floating-point tensor.
         ValueError: if the weights have fewer than two dimensions, or are empty.
+
+    Example:
+        >>> weights, bias = torch.empty(10, 4), torch.empty(10)
+        >>> hnbayes.layers.init_params(weights, bias)
+        >>> bool(weights.abs().max() <= 0.5), bool(bias.abs().max() <= 0.5)  # 1 / sqrt(4)
+        (True, True)
     """
     _check_weights("weights", weights)
     bound = 1 / math.sqrt(calc_fan_in_and_out(weights.shape)[0])

@@ -41,6 +41,13 @@ class LocalConv2dLayer(nn.Module):
     Raises:
         TypeError: if a size is not an integer.
         ValueError: if a size is out of range, or the kernel is larger than the padded input.
+
+    Example:
+        >>> layer = hnbayes.layers.LocalConv2dLayer(3, 8, in_height=10, in_width=10, kernel_size=3, stride=2)
+        >>> layer(torch.randn(5, 3, 10, 10)).shape
+        torch.Size([5, 8, 4, 4])
+        >>> [tuple(w.shape) for w in layer.parameters()]  # a filter of its own for each of 4 x 4 pixels
+        [(8, 27, 16), (8, 16)]
     """
 
     def __init__(

@@ -64,6 +64,13 @@ class SelfAttnLayer(nn.Module):
     Raises:
         TypeError: if `in_dim` is not an integer.
         ValueError: if it is below 1.
+
+    Example:
+        >>> layer = hnbayes.layers.SelfAttnLayer(16, use_spectral_norm=False)
+        >>> x = torch.randn(2, 16, 5, 5)
+        >>> y, attention = layer(x, ret_attention=True)
+        >>> torch.equal(y, x), attention.shape
+        (True, torch.Size([2, 25, 25]))
     """
 
     def __init__(self, in_dim: int, use_spectral_norm: bool) -> None:
@@ -115,6 +122,12 @@ class SelfAttnLayerV2(nn.Module):
     Raises:
         TypeError: if `in_dim` is not an integer.
         ValueError: if it is below 1, `init_weights` don't fit, or come with `no_weights`.
+
+    Example:
+        >>> layer = hnbayes.layers.SelfAttnLayerV2(16, use_spectral_norm=False, no_weights=True)
+        >>> weights = [torch.zeros(shape) for shape in layer.weight_shapes]  # from a hypernetwork, say
+        >>> layer(torch.randn(2, 16, 5, 5), weights=weights).shape
+        torch.Size([2, 16, 5, 5])
     """
 
     def __init__(

@@ -30,7 +30,14 @@ class _Counts(PerOutput):
 
 
 class Poisson(_Counts):
-    r"""\(y_n \sim \text{Poisson}(\exp f(x_n))\): the outputs are logarithms of rates."""
+    r"""\(y_n \sim \text{Poisson}(\exp f(x_n))\): the outputs are logarithms of rates.
+
+    Example:
+        >>> log_rates = torch.tensor([[3.0], [7.0]]).log()
+        >>> hnbayes.likelihoods.Poisson().distribution(log_rates).mean.round()
+        tensor([[3.],
+                [7.]])
+    """
 
     def __repr__(self) -> str:
         return "Poisson()"
@@ -56,6 +63,12 @@ class NegativeBinomial(_Counts):
     Raises:
         TypeError: if it is of another kind.
         ValueError: if it isn't positive.
+
+    Example:
+        >>> likelihood = hnbayes.likelihoods.NegativeBinomial(concentration=5.0)
+        >>> counts = likelihood.distribution(torch.tensor([[10.0]]).log())
+        >>> counts.mean.round(), counts.variance.round()  # 10 and 10 + 10^2 / 5
+        (tensor([[10.]]), tensor([[30.]]))
     """
 
     def __init__(self, concentration: float | Tensor | Distribution | str = "learned") -> None:

@@ -28,6 +28,14 @@ class Gaussian(PerOutput):
     Raises:
         TypeError: if the scale is of another kind.
         ValueError: if it isn't positive.
+
+    Example:
+        >>> likelihood = hnbayes.likelihoods.Gaussian(scale=0.5)
+        >>> output, y = torch.zeros(3, 1), torch.ones(3, 1)
+        >>> likelihood.log_prob(output, y).shape  # one number for each datum
+        torch.Size([3])
+        >>> list(hnbayes.likelihoods.Gaussian().parameters(output))  # learned beside the weights
+        ['sigma']
     """
 
     def __init__(self, scale: float | Tensor | Distribution | str = "learned") -> None:
@@ -75,6 +83,15 @@ class HeteroscedasticGaussian(Likelihood):
 
     Raises:
         TypeError, ValueError: if an argument is none of the above.
+
+    Example:
+        >>> likelihood = hnbayes.likelihoods.HeteroscedasticGaussian(link="exp", minimum=0.0)
+        >>> output = torch.tensor([[2.0, 0.0]])  # mean 2, scale exp(0)
+        >>> noise = likelihood.distribution(output)
+        >>> noise.mean, noise.stddev
+        (tensor([[2.]]), tensor([[1.]]))
+        >>> likelihood.data_shape(output)
+        (1, 1)
     """
 
     def __init__(self, link: Literal["exp", "softplus"] = "softplus", minimum: float = 1e-3) -> None:

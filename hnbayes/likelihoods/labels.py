@@ -17,7 +17,16 @@ from hnbayes.likelihoods.likelihood import Likelihood, PerOutput, Task, check_la
 
 
 class Categorical(Likelihood):
-    """Labels (N,) of 0..K - 1 whose logits are the outputs (N, K)."""
+    """Labels (N,) of 0..K - 1 whose logits are the outputs (N, K).
+
+    Example:
+        >>> likelihood = hnbayes.likelihoods.Categorical()
+        >>> logits = torch.zeros(5, 4)  # four classes, equally likely
+        >>> y = torch.tensor([0, 3, 1, 1, 2])
+        >>> likelihood.check(logits, y)
+        >>> likelihood.log_prob(logits, y).exp()
+        tensor([0.2500, 0.2500, 0.2500, 0.2500, 0.2500])
+    """
 
     _task: ClassVar[Task] = "classification"
 
@@ -55,7 +64,17 @@ class Categorical(Likelihood):
 
 
 class Bernoulli(PerOutput):
-    """0 or 1 for each output, which is the logit of 1; the data have the outputs' shape, of any dtype."""
+    """0 or 1 for each output, which is the logit of 1; the data have the outputs' shape, of any dtype.
+
+    Example:
+        >>> likelihood = hnbayes.likelihoods.Bernoulli()
+        >>> logits = torch.zeros(2, 1)
+        >>> likelihood.distribution(logits).mean
+        tensor([[0.5000],
+                [0.5000]])
+        >>> likelihood.log_prob(logits, torch.tensor([[0.0], [1.0]])).exp()
+        tensor([0.5000, 0.5000])
+    """
 
     _task: ClassVar[Task] = "classification"
 

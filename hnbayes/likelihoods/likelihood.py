@@ -19,6 +19,14 @@ class Likelihood(ABC):
 
     In the shapes below N is the number of data points, and `batch` any dimensions of draws or chains before it. Under
     `torch.func.vmap` there are none.
+
+    Example:
+        >>> likelihood = hnbayes.likelihoods.as_likelihood("gaussian")
+        >>> output = torch.zeros(7, 2)  # 7 data points of 2 numbers
+        >>> theta = {name: prior.sample() for name, prior in likelihood.parameters(output).items()}
+        >>> noise = likelihood.distribution(output, **theta)
+        >>> noise.batch_shape, noise.event_shape
+        (torch.Size([7]), torch.Size([2]))
     """
 
     _task: ClassVar[Task] = "regression"

@@ -37,6 +37,13 @@ def as_likelihood(likelihood: Any) -> Likelihood:
     Raises:
         TypeError: if it is none of them.
         ValueError: if the name is unknown.
+
+    Example:
+        >>> hnbayes.likelihoods.as_likelihood("student_t")
+        StudentT(df=4.0, scale=HalfNormal())
+        >>> own = hnbayes.likelihoods.as_likelihood(lambda output: torch.distributions.Gumbel(output, 1.0))
+        >>> own.task(torch.zeros(3, 1))
+        'regression'
     """
     if isinstance(likelihood, Likelihood):
         return likelihood

@@ -23,6 +23,13 @@ class FromDistribution(Likelihood):
 
     Raises:
         TypeError: if it can't be called.
+
+    Example:
+        >>> def waiting_times(output):
+        ...     return torch.distributions.Exponential(output[..., 0].exp())
+        >>> likelihood = hnbayes.likelihoods.FromDistribution(waiting_times)
+        >>> likelihood.data_shape(torch.zeros(6, 1)), likelihood.task(torch.zeros(6, 1))
+        ((6,), 'regression')
     """
 
     def __init__(self, function: Callable[[Tensor], Distribution]) -> None:

@@ -23,6 +23,12 @@ class StudentT(PerOutput):
     Raises:
         TypeError: if an argument is of another kind.
         ValueError: if it isn't positive.
+
+    Example:
+        >>> t, normal = hnbayes.likelihoods.StudentT(df=4.0, scale=1.0), hnbayes.likelihoods.Gaussian(1.0)
+        >>> output, outlier = torch.zeros(1, 1), torch.full((1, 1), 8.0)
+        >>> bool(t.log_prob(output, outlier) > normal.log_prob(output, outlier))
+        True
     """
 
     def __init__(

@@ -43,6 +43,11 @@ class BioConvNet(Classifier):
     Raises:
         TypeError: if a size is not an integer.
         ValueError: if a size is out of range.
+
+    Example:
+        >>> net = hnbayes.mnets.BioConvNet((13, 13, 1), 3)
+        >>> net(torch.randn(2, 13 * 13)).shape
+        torch.Size([2, 3])
     """
 
     _plain_condition = "cmod_ckpt_id"

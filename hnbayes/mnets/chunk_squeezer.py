@@ -47,6 +47,13 @@ class ChunkSqueezer(LayeredNet):
     Raises:
         TypeError: if a size is not an integer.
         ValueError: if a number is out of range, or options exclude one another.
+
+    Example:
+        >>> net = hnbayes.mnets.ChunkSqueezer(
+        ...     250, 3, inp_chunk_dim=100, out_chunk_dim=10, red_layers=(10,), net_layers=(10,), verbose=False
+        ... )
+        >>> net(torch.randn(5, 250)).shape  # three chunks of 100, the last with 50 zeros
+        torch.Size([5, 3])
     """
 
     def __init__(

@@ -21,6 +21,11 @@ class ModuleNet(nn.Module, MainNetInterface):
     Args:
         module: the module, kept as it is, not copied.
         no_weights: whether all weights must be given to `forward`; the module's own are then never used.
+
+    Example:
+        >>> net = hnbayes.mnets.ModuleNet(torch.nn.Linear(2, 1), no_weights=True)
+        >>> net(torch.ones(3, 2), weights=[torch.ones(1, 2), torch.zeros(1)]).flatten()
+        tensor([2., 2., 2.])
     """
 
     def __init__(self, module: nn.Module, no_weights: bool = False) -> None:
@@ -100,6 +105,13 @@ def from_module(module: nn.Module, no_weights: bool = False) -> ModuleNet:
     Raises:
         TypeError: if it is no module.
         ValueError: if it has no trainable parameter.
+
+    Example:
+        >>> module = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+        >>> net = hnbayes.mnets.from_module(module)
+        >>> hnet = hnbayes.hnets.HMLP(net.param_shapes, layers=(5,), num_cond_embs=2, verbose=False)
+        >>> net(torch.ones(3, 2), weights=hnet(cond_id=0)).shape
+        torch.Size([3, 1])
     """
     return ModuleNet(module, no_weights)
 

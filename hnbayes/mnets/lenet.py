@@ -38,6 +38,13 @@ class LeNet(Classifier):
     Raises:
         TypeError: if a size is not an integer, or there is another keyword argument.
         ValueError: if a size or a choice is out of range.
+
+    Example:
+        >>> net = hnbayes.mnets.LeNet((28, 28, 1), num_classes=10, arch="mnist_small", verbose=False)
+        >>> net.num_params
+        21840
+        >>> net(torch.randn(2, 28 * 28)).shape
+        torch.Size([2, 10])
     """
 
     _plain_condition = "cmod_ckpt_id"

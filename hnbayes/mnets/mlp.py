@@ -47,6 +47,14 @@ class MLP(LayeredNet):
     Raises:
         TypeError: if a size is not an integer.
         ValueError: if a number is out of range, options exclude one another or `init_weights` don't fit.
+
+    Example:
+        >>> net = hnbayes.mnets.MLP(n_in=2, n_out=1, hidden_layers=(10,), verbose=False)
+        >>> net.param_shapes
+        [[10, 2], [10], [1, 10], [1]]
+        >>> weights = [torch.zeros(shape) for shape in net.param_shapes]
+        >>> net(torch.randn(5, 2), weights=weights).shape
+        torch.Size([5, 1])
     """
 
     def __init__(

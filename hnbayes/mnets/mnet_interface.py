@@ -23,6 +23,15 @@ class MainNetInterface(ABC):
 
     `param_shapes` lists every tensor the network works with, whether it is the network's own or not, so that the list
     (or one flat vector, `flatten_params`) describes the network completely.
+
+    Example:
+        >>> net = hnbayes.mnets.MLP(n_in=2, n_out=1, hidden_layers=(3,), verbose=False)
+        >>> isinstance(net, hnbayes.mnets.MainNetInterface), net.num_params
+        (True, 13)
+        >>> flat = net.flatten_params(list(net.weights))
+        >>> weights = net.flatten_params(flat, param_shapes=net.param_shapes, unflatten=True)
+        >>> all(torch.equal(a, b) for a, b in zip(weights, net.weights))
+        True
     """
 
     # What a network sets in its constructor: its bookkeeping, and what its output layer is like.

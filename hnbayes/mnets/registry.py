@@ -139,6 +139,13 @@ def get_mnet_model(
 
     Raises:
         ValueError: if the type is unknown, or options don't fit.
+
+    Example:
+        >>> import argparse
+        >>> config = argparse.Namespace(mlp_arch="10,10", net_act="tanh")
+        >>> net = hnbayes.mnets.get_mnet_model(config, "mlp", [2], [1], "cpu", verbose=False)
+        >>> net.param_shapes[0]
+        [10, 2]
     """
     if net_type not in BUILDERS:
         raise ValueError(f"net_type must be one of {', '.join(sorted(BUILDERS))}; received {net_type!r}.")

@@ -42,6 +42,11 @@ class ResNet(Classifier):
     Raises:
         TypeError: if a size is not an integer, or there is another keyword argument.
         ValueError: if a size is out of range, or options exclude one another.
+
+    Example:
+        >>> net = hnbayes.mnets.ResNet((8, 8, 3), 4, num_feature_maps=(2, 2, 3, 4), n=1, verbose=False).eval()
+        >>> net(torch.randn(2, 8 * 8 * 3)).shape
+        torch.Size([2, 4])
     """
 
     def __init__(

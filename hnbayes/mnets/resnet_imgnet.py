@@ -53,6 +53,13 @@ class ResNetIN(Classifier):
     Raises:
         TypeError: if a size is not an integer, or there is another keyword argument.
         ValueError: if a size is out of range, or options exclude one another.
+
+    Example:
+        >>> net = hnbayes.mnets.ResNetIN(
+        ...     (16, 16, 3), 4, num_feature_maps=(2, 2, 3, 4, 4), blocks_per_group=(1, 1, 1, 1), verbose=False
+        ... ).eval()
+        >>> net(torch.randn(2, 16 * 16 * 3)).shape
+        torch.Size([2, 4])
     """
 
     def __init__(

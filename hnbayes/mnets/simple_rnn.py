@@ -50,6 +50,11 @@ class SimpleRNN(RecurrentLayers):
     Raises:
         TypeError: if a size is not an integer, or there is another keyword argument.
         ValueError: if a size is out of range, or options exclude one another.
+
+    Example:
+        >>> net = hnbayes.mnets.SimpleRNN(n_in=4, rnn_layers=(8,), fc_layers=(2,), use_lstm=True, verbose=False)
+        >>> net(torch.randn(7, 5, 4)).shape  # 7 time steps of 5 sequences
+        torch.Size([7, 5, 2])
     """
 
     _plain_condition = "cmod_ckpt_id"

@@ -34,6 +34,11 @@ class ZenkeNet(Classifier):
     Raises:
         TypeError: if a size is not an integer.
         ValueError: if a size or a choice is out of range.
+
+    Example:
+        >>> net = hnbayes.mnets.ZenkeNet((10, 10, 1), 3, verbose=False).eval()
+        >>> net(torch.randn(2, 100)).shape
+        torch.Size([2, 3])
     """
 
     _CONVS = ("conv1", "conv2", "conv3", "conv4")

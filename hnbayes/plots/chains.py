@@ -22,6 +22,11 @@ def plot_trace(x: Any, *, label: str = "prediction", ax: Axes | None = None) -> 
         x: draws (C, S).
         label: what it is.
         ax: where to draw; a new figure if not given.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(4, 200))
+        >>> ax = hnbayes.plots.plot_trace(x, label="prediction at 0")
+        >>> ax.figure.savefig("trace.png")
     """
     draws = as_samples("x", x, dims=2)
     ax = axes(ax, size=(7.5, 3.0))
@@ -43,6 +48,11 @@ def plot_ranks(x: Any, *, bins: int = 20, label: str = "prediction", ax: Axes | 
         bins: of the histograms.
         label: what it is.
         ax: where to draw; a new figure if not given.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(4, 200))
+        >>> ax = hnbayes.plots.plot_ranks(x, label="prediction at 0")
+        >>> ax.figure.savefig("ranks.png")
     """
     from scipy import stats
 
@@ -69,6 +79,11 @@ def plot_lppd(x: Any, *, ax: Axes | None = None) -> Axes:
     Args:
         x: log densities (C, S, N), best of held-out data, or what `cumulative_lppd` returns.
         ax: where to draw; a new figure if not given.
+
+    Example:
+        >>> log_likelihood = np.random.default_rng(0).normal(-1, 0.3, size=(4, 50, 8))
+        >>> ax = hnbayes.plots.plot_lppd(log_likelihood)
+        >>> ax.figure.savefig("lppd.png")
     """
     found = x if isinstance(x, CumulativeLPPD) else cumulative_lppd(x)
     chains, draws = found.by_draw.shape
@@ -92,6 +107,11 @@ def plot_energy(energy: Any, *, ax: Axes | None = None) -> Axes:
     Args:
         energy: Hamiltonians (C, S).
         ax: where to draw; a new figure if not given.
+
+    Example:
+        >>> energy = np.random.default_rng(0).normal(size=(4, 200))
+        >>> ax = hnbayes.plots.plot_energy(energy)
+        >>> ax.figure.savefig("energy.png")
     """
     draws = as_samples("energy", energy, dims=2)
     if draws.shape[1] < 2:
@@ -116,6 +136,11 @@ def plot_tree_depth(tree_depth: Any, reached_maximum: Any = None, *, ax: Axes | 
         tree_depth: (C, S).
         reached_maximum: whether the trajectory was cut there, (C, S), if known.
         ax: where to draw; a new figure if not given.
+
+    Example:
+        >>> depth = np.random.default_rng(0).integers(3, 7, size=(4, 200))
+        >>> ax = hnbayes.plots.plot_tree_depth(depth, depth == 6)
+        >>> ax.figure.savefig("tree_depth.png")
     """
     depth = as_samples("tree_depth", tree_depth, dims=2).ravel().astype(int)
     cut = np.zeros(depth.shape, bool)

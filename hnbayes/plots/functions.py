@@ -35,6 +35,12 @@ def plot_band(
         level: share of the draws between the band's edges.
         labels: of the axes.
         ax: where to draw; a new figure if not given.
+
+    Example:
+        >>> x = np.linspace(-2, 2, 20)
+        >>> functions = np.sin(x) + 0.1 * np.random.default_rng(0).normal(size=(4, 50, 20))
+        >>> ax = hnbayes.plots.plot_band(x, functions, observed=(x, np.sin(x)), labels=("x", "sin x"))
+        >>> ax.figure.savefig("band.png")
     """
     at, draws, order = _over(x, "functions", functions)
     ax = axes(ax)
@@ -76,6 +82,12 @@ def plot_prior_posterior(
         level: share of the draws between the band's edges.
         labels: of the axes.
         axs: two axes to draw in; a new figure if not given.
+
+    Example:
+        >>> x, rng = np.linspace(-2, 2, 20), np.random.default_rng(0)
+        >>> prior, posterior = rng.normal(size=(2, 30, 1)) * x, (1 + 0.1 * rng.normal(size=(4, 30, 1))) * x
+        >>> axs = hnbayes.plots.plot_prior_posterior(x, prior, posterior)
+        >>> axs[0].figure.savefig("prior_posterior.png")
     """
     import matplotlib.pyplot as plt
 

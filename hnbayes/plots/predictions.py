@@ -30,6 +30,11 @@ def plot_predicted(
         level: the interval's probability, for the labels.
         label: what is predicted, and in which unit.
         ax: where to draw; a new figure if not given.
+
+    Example:
+        >>> y = np.linspace(0, 1, 10)
+        >>> ax = hnbayes.plots.plot_predicted(y, y + 0.1, y - 0.2, y + 0.4, label="strength [MPa]")
+        >>> ax.figure.savefig("predicted.png")
     """
     truth = as_vector("observed", observed)
     middle, bottom, top = (as_vector(n, v, truth.size) for n, v in (("mean", mean), ("low", low), ("high", high)))
@@ -58,6 +63,11 @@ def plot_coverage(observed: Any, predictive: Any, *, ax: Axes | None = None) -> 
         observed: (N,).
         predictive: draws of new observations at the same inputs, (C, S, N), with noise.
         ax: where to draw; a new figure if not given.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> ax = hnbayes.plots.plot_coverage(rng.normal(size=40), rng.normal(size=(4, 50, 40)))
+        >>> ax.figure.savefig("coverage.png")
     """
     truth = as_vector("observed", observed)
     draws = as_samples("predictive", predictive, dims=3)
@@ -94,6 +104,12 @@ def plot_reliability(observed: Any, probabilities: Any, *, bins: int = 10, ax: A
 
     Raises:
         ValueError: if they are no probabilities, or classes no numbers below K.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> p = rng.uniform(size=200)  # of class 1
+        >>> ax = hnbayes.plots.plot_reliability((rng.uniform(size=200) < p).astype(int), p)
+        >>> ax.figure.savefig("reliability.png")
     """
     truth = as_vector("observed", observed)
     chances = np.asarray(probabilities.detach().cpu() if hasattr(probabilities, "detach") else probabilities, float)

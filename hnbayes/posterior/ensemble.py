@@ -46,6 +46,13 @@ class EnsembleTraining:
 
     Raises:
         TypeError, ValueError: if an argument is none of the above.
+
+    Example:
+        >>> training = hnbayes.EnsembleTraining(epochs=20, batch_size=16, patience=5)
+        >>> X = torch.linspace(-1, 1, 40)[:, None]
+        >>> members = hnbayes.deep_ensemble(torch.nn.Linear(1, 1), X, X, members=3, training=training, seed=0)
+        >>> members.draws.positions.shape[0]
+        3
     """
 
     epochs: int = 500
@@ -97,6 +104,15 @@ def deep_ensemble(
 
     Raises:
         TypeError, ValueError: as `hnbayes.sample`, or if there are too few data to split.
+
+    Example:
+        >>> X = torch.linspace(-1, 1, 40)[:, None]
+        >>> training = hnbayes.EnsembleTraining(epochs=50, learning_rate=0.05)
+        >>> members = hnbayes.deep_ensemble(torch.nn.Linear(1, 1), X, 2 * X, members=4, training=training, seed=0)
+        >>> members.weights()["weight"].shape
+        torch.Size([4, 1, 1, 1])
+        >>> members.predict(X)["mean"].shape
+        (40,)
     """
     members, seed = check_count("members", members), resolve_seed(seed)
     model = Model(net, likelihood, prior, X)

@@ -79,6 +79,15 @@ def load(path: str | os.PathLike[str], net: nn.Module, *, likelihood: Any = None
         TypeError: if an argument is of another kind.
         ValueError: if the file holds no posterior, or one of another network, likelihood or prior are needed, or it
             refers to other files.
+
+    Example:
+        >>> X = torch.linspace(-1, 1, 20)[:, None]
+        >>> net = torch.nn.Linear(1, 1)
+        >>> post = hnbayes.sample(net, X, X, chains=2, warmup=10, draws=10, map_steps=10, seed=0, progress=False)
+        >>> post.save("posterior.nc")
+        >>> again = hnbayes.load("posterior.nc", torch.nn.Linear(1, 1))
+        >>> torch.equal(again.weights()["weight"], post.weights()["weight"])
+        True
     """
     source = _path(path)
     if not source.exists():

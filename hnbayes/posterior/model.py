@@ -40,6 +40,12 @@ class Model:
 
     Raises:
         TypeError, ValueError: if the parts are of another kind or don't fit each other.
+
+    Example:
+        >>> net, X = torch.nn.Linear(2, 1), torch.randn(10, 2)
+        >>> model = hnbayes.posterior.Model(net, "gaussian", 1.0, X)
+        >>> model.spec.names, list(model.learned)
+        (('weight', 'bias', 'sigma'), ['sigma'])
     """
 
     def __init__(self, net: nn.Module, likelihood: Any, prior: Any, X: Any) -> None:

@@ -69,6 +69,15 @@ def resume(
         TypeError, ValueError: if an argument is none of the above, there is no run or no undamaged checkpoint, or model
             or data aren't those of the run.
         OSError: if the folder can't be written to.
+
+    Example:
+        >>> X = torch.linspace(-1, 1, 20)[:, None]
+        >>> net = torch.nn.Linear(1, 1)
+        >>> options = {"chains": 2, "warmup": 10, "map_steps": 10, "seed": 0, "progress": False}
+        >>> post = hnbayes.sample(net, X, X, draws=10, checkpoint="run", **options)
+        >>> more = hnbayes.resume("run", net, draws=15, progress=False)  # five draws more
+        >>> torch.equal(more.draws.positions[:, :10], post.draws.positions), more.draws.num_draws
+        (True, 15)
     """
     given = {"X": X, "y": y, "likelihood": likelihood, "prior": prior}
     options: dict[str, Any] = {"draws": draws, "checkpoint_every": checkpoint_every, "progress": progress}

@@ -93,6 +93,16 @@ def sample(
         TypeError, ValueError: if an argument is none of the above, shapes don't fit (nothing is broadcast silently), or
             data hold NaN or are out of range.
         Exception: what stops a run; the draws so far are its attribute `posterior`.
+
+    Example:
+        >>> X = torch.linspace(-1, 1, 20)[:, None]
+        >>> net = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+        >>> quick = {"warmup": 10, "draws": 10, "max_tree_depth": 4, "map_steps": 10}  # to see the calls
+        >>> post = hnbayes.sample(net, X, X**2, likelihood="gaussian", chains=2, seed=0, progress=False, **quick)
+        >>> post.weights()["0.weight"].shape  # (chains, draws, ...)
+        torch.Size([2, 10, 4, 1])
+        >>> list(post.predict(X))
+        ['mean', 'sd', 'sd_noise', 'sd_weights', 'quantile']
     """
     if unknown := sorted(set(options) - OPTIONS):
         raise TypeError(f"options must be of {', '.join(sorted(OPTIONS))}; received {', '.join(unknown)}.")

@@ -26,6 +26,13 @@ class Patterns(Prior):
 
     Raises:
         TypeError: if a pattern is no text, or a prior is over all weights at once.
+
+    Example:
+        >>> small, wide = hnbayes.priors.Normal(0.0, 0.1), hnbayes.priors.Normal(0.0, 1.0)
+        >>> prior = hnbayes.priors.Patterns({"*.bias": small, "*": wide})
+        >>> w = prior.sample(torch.nn.Sequential(torch.nn.Linear(9, 9)), 50, seed=0)
+        >>> {name: round(values.std().item(), 1) for name, values in w.items()}
+        {'0.weight': 1.0, '0.bias': 0.1}
     """
 
     def __init__(self, priors: Mapping[str, Prior]) -> None:
@@ -96,6 +103,13 @@ class FromGaussian(Prior):
     Args:
         gaussian: with a spec, it must be over the network's parameters, in whatever order; without one its numbers are
             taken in the parameters' order.
+
+    Example:
+        >>> before = hnbayes.laplace.DiagGaussian(torch.tensor([1.0, -1.0]), torch.tensor([100.0, 4.0]))
+        >>> prior = hnbayes.priors.FromGaussian(before)  # what an earlier task has taught
+        >>> w = prior.sample(torch.nn.Linear(1, 1), 2000, seed=0)
+        >>> round(w["weight"].std().item(), 1), round(w["bias"].std().item(), 1)
+        (0.1, 0.5)
     """
 
     def __init__(self, gaussian: DiagGaussian) -> None:
@@ -132,6 +146,12 @@ class FromFunction(Prior):
 
     Args:
         log_prob: the documented `prior_log_prob_func`: (D,) -> a 0-dimensional tensor, up to a constant.
+
+    Example:
+        >>> prior = hnbayes.priors.FromFunction(lambda q: -q.abs().sum())
+        >>> bound = prior.bind({"w": torch.zeros(2)})
+        >>> bound.log_prob({"w": torch.tensor([1.0, -2.0])})
+        tensor(-3.)
     """
 
     def __init__(self, log_prob: Callable[[Tensor], Tensor]) -> None:

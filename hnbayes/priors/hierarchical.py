@@ -37,6 +37,15 @@ class HierarchicalNormal(Prior):
     Raises:
         TypeError: if an attribute is of another kind.
         ValueError: if the prior isn't scalar or allows negative scales, or `per` is none of the words above.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
+        >>> prior = hnbayes.priors.HierarchicalNormal(scale_prior=1.0, per="layer")
+        >>> bound = prior.bind(dict(net.named_parameters()))
+        >>> [latent.name for latent in bound.latents][:3]
+        ['0.prior_scale', '2.prior_scale', '0.weight_z']
+        >>> prior.sample(net, 10, seed=0)["0.weight"].shape
+        torch.Size([10, 3, 2])
     """
 
     scale_prior: Distribution | float = 1.0

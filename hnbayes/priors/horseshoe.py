@@ -37,6 +37,12 @@ class Horseshoe(Prior):
 
     Raises:
         TypeError, ValueError: if an attribute is none of the above.
+
+    Example:
+        >>> prior = hnbayes.priors.Horseshoe(global_scale=0.1)
+        >>> w = prior.sample(torch.nn.Linear(20, 1), 200, seed=0)["weight"].abs()
+        >>> bool(w.median() < 0.1 < 1 < w.max())  # most weights are small, few are large
+        True
     """
 
     global_scale: float = 0.1

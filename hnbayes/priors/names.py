@@ -25,6 +25,12 @@ def as_prior(prior: Any) -> Prior:
     Raises:
         TypeError: if it is none of them.
         ValueError: if a number isn't positive.
+
+    Example:
+        >>> hnbayes.priors.as_prior(0.5)
+        Normal(0.0, 0.5)
+        >>> hnbayes.priors.as_prior({"*.bias": 0.1, "*": hnbayes.priors.FanInNormal(1.0)})
+        Patterns({'*.bias': Normal(0.0, 0.1), '*': FanInNormal(1.0, bias_scale=1.0)})
     """
     if isinstance(prior, Prior):
         return prior

@@ -30,6 +30,12 @@ class Latent:
             validation: the event shape is `shape`, the batch shape `batch`, or () if it depends on none.
         depends: the names of the latents that it depends on.
         auxiliary: whether it has no meaning of its own, but stands in for a parameter (`<parameter>_z`).
+
+    Example:
+        >>> normal = torch.distributions.Independent(torch.distributions.Normal(torch.zeros(2), 1.0), 1)
+        >>> latent = hnbayes.priors.Latent.fixed("w", normal)
+        >>> latent.name, latent.shape, latent.depends
+        ('w', (2,), ())
     """
 
     name: str
@@ -55,6 +61,16 @@ class BoundPrior:
         values_of: the reverse: some values of the latents that stand for given weights.
         log_prob_func: for a prior that is no more than a function: its log density of the flat weights (D,), to which
             the latents, which then are the weights themselves, add nothing.
+
+    Example:
+        >>> bound = hnbayes.priors.HierarchicalNormal(per="all").bind({"w": torch.zeros(2, 3)})
+        >>> values = bound.sample(5, seed=0)
+        >>> {name: tuple(value.shape) for name, value in values.items()}
+        {'prior_scale': (5,), 'w_z': (5, 2, 3)}
+        >>> torch.equal(bound.weights(values)["w"], values["prior_scale"][:, None, None] * values["w_z"])
+        True
+        >>> bound.log_prob(values).shape
+        torch.Size([5])
     """
 
     shapes: Mapping[str, Shape]
@@ -125,7 +141,14 @@ class BoundPrior:
 
 
 class Prior(ABC):
-    """A distribution over the weights of a network, to be bound to the parameters of one."""
+    """A distribution over the weights of a network, to be bound to the parameters of one.
+
+    Example:
+        >>> net, X = torch.nn.Linear(1, 1), torch.linspace(-1, 1, 4)[:, None]
+        >>> prior = hnbayes.priors.as_prior(1.0)
+        >>> prior.sample_functions(net, X, 20, seed=0).shape  # look at it before you see data
+        torch.Size([20, 4, 1])
+    """
 
     @abstractmethod
     def bind(self, like: Values) -> BoundPrior:

@@ -24,6 +24,12 @@ class PrecisionNormal(TorchPrecisionNormal, TorchDistributionMixin):  # type: ig
     the autoguides, `Predictive`, `az.from_pyro`), so an error in `sample` would bar improper priors from all of them.
     Here an element whose precision is 0 is "drawn" as its mean. It follows that prior predictive draws say nothing
     of such elements; `is_improper` tells which they are.
+
+    Example:
+        >>> import pyro
+        >>> flat = hnbayes.pyro.PrecisionNormal(torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1e6]))
+        >>> pyro.sample("w", flat.to_event(1)).round()  # where the precision is 0 it gives the mean
+        tensor([1., 2.])
     """
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
@@ -53,6 +59,11 @@ def flat_distribution(gaussian: DiagGaussian) -> dist.Independent:
 
     Raises:
         TypeError: if it is no `DiagGaussian`.
+
+    Example:
+        >>> gaussian = hnbayes.laplace.DiagGaussian(torch.zeros(5), torch.ones(5))
+        >>> hnbayes.pyro.flat_distribution(gaussian).event_shape
+        torch.Size([5])
     """
     _check_gaussian(gaussian)
     return to_event(PrecisionNormal(gaussian.mean, gaussian.precision), 1)
@@ -70,6 +81,12 @@ def site_distributions(gaussian: DiagGaussian) -> dict[str, dist.Independent]:
     Raises:
         TypeError: if it is no `DiagGaussian`.
         ValueError: if it has no spec.
+
+    Example:
+        >>> spec = hnbayes.ParamSpec.from_module(torch.nn.Linear(2, 1))
+        >>> gaussian = hnbayes.laplace.DiagGaussian(torch.zeros(3), torch.ones(3), spec)
+        >>> {name: tuple(d.event_shape) for name, d in hnbayes.pyro.site_distributions(gaussian).items()}
+        {'weight': (1, 2), 'bias': (1,)}
     """
     _check_gaussian(gaussian)
     if gaussian.spec is None:
@@ -93,6 +110,12 @@ def as_pyro(distribution: torch.distributions.Distribution, like: Tensor | None 
 
     Raises:
         TypeError: if it is no distribution, or of a class that Pyro has no counterpart of.
+
+    Example:
+        >>> double = torch.zeros(1, dtype=torch.float64)
+        >>> gamma = hnbayes.pyro.as_pyro(torch.distributions.Gamma(2.0, 1.0), like=double)
+        >>> gamma.expand([3]).to_event(1).mean
+        tensor([2., 2., 2.], dtype=torch.float64)
     """
     if not isinstance(distribution, torch.distributions.Distribution):
         raise TypeError(f"a distribution is needed, of torch or Pyro; received {describe(distribution)}.")

@@ -64,6 +64,19 @@ def to_inference_data(
         TypeError: if it is no such run.
         RuntimeError: if it hasn't been run.
         ValueError: if names, dimensions and labels do not fit each other.
+
+    Example:
+        >>> import pyro
+        >>> def model(y=None):
+        ...     mu = pyro.sample("mu", pyro.distributions.Normal(0.0, 1.0))
+        ...     with pyro.plate("data", 10):
+        ...         pyro.sample("y", pyro.distributions.Normal(mu, 1.0), obs=y)
+        >>> kernel = hnbayes.pyro.NUTS(model)
+        >>> mcmc = hnbayes.pyro.VectorizedMCMC(kernel, 20, 20, 2, seed=0, disable_progbar=True)
+        >>> mcmc.run(torch.ones(10))
+        >>> idata = hnbayes.pyro.to_inference_data(mcmc, prior=0)
+        >>> idata.log_likelihood["y"].shape
+        (2, 20, 10)
     """
     check_count("prior", prior, 0)
     run = _as_run(mcmc)

@@ -50,6 +50,15 @@ class HMC(SiteKernel):
         target_accept_prob: the mean acceptance that the step size is adapted to.
         init_strategy: where to start, one of `pyro.infer.autoguide.initialization`.
         min_stepsize, max_stepsize: bounds on the step size that the search at the start may find.
+
+    Example:
+        >>> import pyro
+        >>> waiting = pyro.distributions.Exponential(1.0)
+        >>> kernel = hnbayes.pyro.HMC(lambda: pyro.sample("x", waiting), trajectory_length=1.0)
+        >>> mcmc = pyro.infer.MCMC(kernel, num_samples=10, warmup_steps=10, disable_progbar=True)
+        >>> mcmc.run()
+        >>> mcmc.get_samples()["x"].shape
+        torch.Size([10])
     """
 
     def __init__(
@@ -123,6 +132,15 @@ class NUTS(SiteKernel):
         target_accept_prob: the mean acceptance that the step size is adapted to.
         max_tree_depth: the most doublings of a trajectory.
         init_strategy: where to start, one of `pyro.infer.autoguide.initialization`.
+
+    Example:
+        >>> import pyro
+        >>> waiting = pyro.distributions.Exponential(1.0)
+        >>> kernel = hnbayes.pyro.NUTS(lambda: pyro.sample("x", waiting), max_tree_depth=5)
+        >>> mcmc = pyro.infer.MCMC(kernel, num_samples=10, warmup_steps=10, disable_progbar=True)
+        >>> mcmc.run()
+        >>> bool((mcmc.get_samples()["x"] > 0).all())
+        True
     """
 
     def __init__(
@@ -173,6 +191,14 @@ class RandomWalkMetropolis(SiteKernel):
         potential_fn: instead of a model, U of {name: unconstrained tensor}; `MCMC` then needs `initial_params`.
         adapt_mass_matrix: whether warm-up adapts the shape of proposals too; False keeps them isotropic, as in Pyro.
         full_mass: a dense shape (True), a diagonal one, or tuples of the sites that share a dense block.
+
+    Example:
+        >>> import pyro
+        >>> kernel = hnbayes.pyro.RandomWalkKernel(lambda: pyro.sample("x", pyro.distributions.Normal(0.0, 1.0)))
+        >>> mcmc = pyro.infer.MCMC(kernel, num_samples=10, warmup_steps=10, disable_progbar=True)
+        >>> mcmc.run()
+        >>> mcmc.get_samples()["x"].shape
+        torch.Size([10])
     """
 
     def __init__(

@@ -50,6 +50,14 @@ class ModelPotential(SitePotential):
         sites: what a run of the model records of the sites (a Pyro trace).
 
     What the model computes of its data alone is computed once, when it is first evaluated.
+
+    Example:
+        >>> import pyro
+        >>> U = hnbayes.pyro.ModelPotential(lambda: pyro.sample("x", pyro.distributions.Exponential(1.0)))
+        >>> U.spec.names
+        ('x',)
+        >>> U.constrain(torch.zeros(1))["x"]  # exp(0)
+        tensor(1.)
     """
 
     fold_data = True
@@ -192,6 +200,18 @@ def potential(
         ValueError: if no site is continuous and latent, or a network in the model is in training mode with dropout
             or batch normalisation.
         ModelError: if sites, shapes or supports change from one run of the model to the next.
+
+    Example:
+        >>> import pyro
+        >>> def model(y):
+        ...     scale = pyro.sample("scale", pyro.distributions.HalfNormal(1.0))
+        ...     with pyro.plate("data", len(y)):
+        ...         pyro.sample("y", pyro.distributions.Normal(0.0, scale), obs=y)
+        >>> U = hnbayes.pyro.potential(model, torch.ones(10))
+        >>> starts = U.initial_positions(chains=2, seed=0)
+        >>> draws = hnbayes.sample_potential(U, starts, warmup=20, draws=20, seed=0, progress=False)
+        >>> bool((U.constrain(draws.positions)["scale"] > 0).all())
+        True
     """
     return ModelPotential(
         model,

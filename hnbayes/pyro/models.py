@@ -48,6 +48,14 @@ class BayesianNetwork:
         TypeError: if an argument is of another kind.
         ValueError: if the prior doesn't fit or can't be drawn from, names of sites collide, or the network is in
             training mode with dropout or batch normalisation.
+
+    Example:
+        >>> net, X = torch.nn.Linear(2, 1), torch.randn(20, 2)
+        >>> model = hnbayes.pyro.BayesianNetwork(net, prior=1.0, likelihood="gaussian")
+        >>> import pyro
+        >>> trace = pyro.poutine.trace(model).get_trace(X)
+        >>> [name for name in trace.stochastic_nodes]
+        ['weight', 'bias', 'sigma', 'data', 'obs']
     """
 
     _seen: _Seen

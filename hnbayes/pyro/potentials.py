@@ -97,6 +97,15 @@ def as_potential_fn(
     Raises:
         TypeError, ValueError: if it is no `Potential`, its parameters are not known (no `spec`) and no positions are
             given, or the positions don't fit.
+
+    Example:
+        >>> net, X = torch.nn.Linear(1, 1), torch.randn(10, 1)
+        >>> U = hnbayes.nn_pot_energy(net, X, X, hnbayes.log_prob_standard_normal_prior)
+        >>> potential_fn, initial_params = hnbayes.pyro.as_potential_fn(U, seed=0)
+        >>> {name: tuple(value.shape) for name, value in initial_params.items()}
+        {'weight': (1, 1), 'bias': (1,)}
+        >>> potential_fn(initial_params).shape
+        torch.Size([])
     """
     if not isinstance(potential, Potential):
         raise TypeError(f"potential must be an hnbayes.Potential; received {describe(potential)}. Wrap it as one.")

@@ -74,6 +74,19 @@ class VectorizedMCMC(AbstractMCMC):  # type: ignore[misc]
         TypeError: if the kernel is not one of ours.
         ValueError: if initial parameters are missing for a `potential_fn`, or not one for each chain; or storage is
             given without checkpoint.
+
+    Example:
+        >>> import pyro
+        >>> def model(y):
+        ...     mu = pyro.sample("mu", pyro.distributions.Normal(0.0, 1.0))
+        ...     with pyro.plate("data", len(y)):
+        ...         pyro.sample("y", pyro.distributions.Normal(mu, 1.0), obs=y)
+        >>> mcmc = hnbayes.pyro.VectorizedMCMC(
+        ...     hnbayes.pyro.NUTS(model), num_samples=20, warmup_steps=20, num_chains=3, seed=0, disable_progbar=True
+        ... )
+        >>> mcmc.run(torch.ones(10))
+        >>> mcmc.get_samples(group_by_chain=True)["mu"].shape
+        torch.Size([3, 20])
     """
 
     def __init__(

@@ -26,6 +26,15 @@ class BNNClassifier(ClassifierMixin, NetworkEstimator):  # type: ignore[misc]
         classes_: the labels.
         posterior_: the `hnbayes.Posterior` of labels 0, ..., K - 1 on standardised inputs.
         n_features_in_, feature_names_in_: as scikit-learn has them.
+
+    Example:
+        >>> from hnbayes.sklearn import BNNClassifier
+        >>> X = np.random.default_rng(0).normal(size=(60, 2))
+        >>> y = np.where(X[:, 0] > 0, "right", "left")
+        >>> quick = {"warmup": 5, "draws": 5, "steps_per_draw": 5, "thin": 1, "epochs": 20}  # to see the calls
+        >>> model = BNNClassifier(hidden_layer_sizes=(5,), n_members=2, random_state=0, **quick)
+        >>> model.fit(X, y).predict_proba(X).shape
+        (60, 2)
     """
 
     def fit(self, X: Any, y: Any) -> BNNClassifier:

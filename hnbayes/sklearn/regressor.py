@@ -42,6 +42,15 @@ class BNNRegressor(RegressorMixin, NetworkEstimator):  # type: ignore[misc]
     Attributes:
         posterior_: the `hnbayes.Posterior` on the standardised axes.
         n_features_in_, feature_names_in_: as scikit-learn has them.
+
+    Example:
+        >>> from hnbayes.sklearn import BNNRegressor
+        >>> X = np.linspace(-1, 1, 60)[:, None]
+        >>> quick = {"warmup": 5, "draws": 5, "steps_per_draw": 5, "thin": 1, "epochs": 20}  # to see the calls
+        >>> model = BNNRegressor(hidden_layer_sizes=(5,), n_members=2, random_state=0, **quick)
+        >>> mean, sd = model.fit(X, X[:, 0] ** 2).predict(X, return_std=True)
+        >>> mean.shape, bool((sd > 0).all())
+        ((60,), True)
     """
 
     def __init__(

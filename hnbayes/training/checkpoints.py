@@ -60,6 +60,15 @@ def save_checkpoint(
     Raises:
         TypeError: if an argument is of another kind.
         ValueError: if there is no `"state_dict"`, the score is NaN, or a number is out of range.
+
+    Example:
+        >>> import os
+        >>> from hnbayes.utils.torch_ckpts import save_checkpoint
+        >>> for step, score in [(1, 0.9), (2, 0.5), (3, 0.7)]:
+        ...     state = {"state_dict": torch.nn.Linear(1, 1).state_dict()}
+        ...     save_checkpoint(state, "ckpts/net", score, train_iter=step, max_ckpts_to_keep=2, keep_cktp_every=None)
+        >>> sorted(os.listdir("ckpts"))
+        ['net_1', 'net_3']
     """
     path, folder, name = _series(file_path)
     if not isinstance(ckpt_dict, Mapping):
@@ -124,6 +133,15 @@ def load_checkpoint(
         TypeError: if the network is no module, or the device of a wrong kind.
         ValueError: if the file is no checkpoint, holds objects that need `trusted=True`, or doesn't fit the network, or
             there is no such device.
+
+    Example:
+        >>> from hnbayes.utils.torch_ckpts import load_checkpoint, save_checkpoint
+        >>> net, fresh = torch.nn.Linear(2, 1), torch.nn.Linear(2, 1)
+        >>> save_checkpoint({"state_dict": net.state_dict(), "step": 10}, "ckpts/net", 0.9, train_iter=10)
+        >>> load_checkpoint("ckpts/net_10", fresh)["step"]
+        10
+        >>> torch.equal(net.weight, fresh.weight)
+        True
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"net must be a torch.nn.Module; received {describe(net)}.")
@@ -151,6 +169,13 @@ def make_ckpt_list(file_path: PathLike) -> str:
 
     Raises:
         FileNotFoundError: if there are no checkpoints.
+
+    Example:
+        >>> from hnbayes.utils.torch_ckpts import make_ckpt_list, save_checkpoint
+        >>> save_checkpoint({"state_dict": torch.nn.Linear(1, 1).state_dict()}, "ckpts/net", 0.9, train_iter=1)
+        >>> import os
+        >>> os.path.basename(make_ckpt_list("ckpts/net"))
+        'score_list_net.txt'
     """
     _, folder, name = _series(file_path)
     path = _list_path(folder, name)
@@ -175,6 +200,13 @@ def get_best_ckpt_path(file_path: PathLike) -> str:
 
     Raises:
         FileNotFoundError: if there are no checkpoints.
+
+    Example:
+        >>> from hnbayes.utils.torch_ckpts import get_best_ckpt_path, save_checkpoint
+        >>> for step, score in [(1, 0.5), (2, 0.9), (3, 0.7)]:
+        ...     save_checkpoint({"state_dict": torch.nn.Linear(1, 1).state_dict()}, "ckpts/net", score, train_iter=step)
+        >>> get_best_ckpt_path("ckpts/net")[-5:]
+        'net_2'
     """
     return _existing(file_path)[0].path
 

@@ -21,6 +21,12 @@ class CutoutTransform:
     Raises:
         TypeError: if one is not an integer.
         ValueError: if one is below 1.
+
+    Example:
+        >>> from hnbayes.utils.torch_utils import CutoutTransform
+        >>> image = CutoutTransform(n_holes=1, length=4)(torch.ones(3, 16, 16))
+        >>> bool((image == 0).any()), image.shape
+        (True, torch.Size([3, 16, 16]))
     """
 
     def __init__(self, n_holes: int, length: int) -> None:

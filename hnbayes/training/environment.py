@@ -50,6 +50,15 @@ def setup_environment(
         ImportError: if TensorBoard isn't installed.
         TypeError: if the seed is no integer, or `out_dir` no path.
         ValueError: if there is no option `out_dir`, or the seed is negative.
+
+    Example:
+        >>> import argparse
+        >>> from hnbayes.utils.sim_utils import setup_environment
+        >>> config = argparse.Namespace(out_dir="run", random_seed=0, no_cuda=True, loglevel_info=True)
+        >>> device, writer, logger = setup_environment(config)
+        >>> writer.close()
+        >>> device
+        device(type='cpu')
     """
     options = Config(config)
     out_dir = options.require("out_dir")

@@ -41,6 +41,11 @@ def dis_loss(logit_real: Tensor, logit_fake: Tensor, loss_choice: int) -> Tensor
     Raises:
         TypeError: if an output is no floating-point tensor.
         ValueError: if an output is empty, or the choice unknown.
+
+    Example:
+        >>> from hnbayes.utils.gan_helpers import dis_loss
+        >>> dis_loss(torch.ones(4), torch.zeros(4), loss_choice=1)  # LSGAN, all told right
+        tensor(0.)
     """
     _check(loss_choice, logit_real=logit_real, logit_fake=logit_fake)
     if loss_choice == VANILLA:
@@ -71,6 +76,11 @@ def gen_loss(logit_fake: Tensor, loss_choice: int) -> Tensor:
     Raises:
         TypeError: if the output is no floating-point tensor.
         ValueError: if it is empty, or the choice unknown.
+
+    Example:
+        >>> from hnbayes.utils.gan_helpers import gen_loss
+        >>> gen_loss(torch.ones(4), loss_choice=1)  # LSGAN, all taken for real
+        tensor(0.)
     """
     _check(loss_choice, logit_fake=logit_fake)
     if loss_choice == VANILLA:
@@ -97,6 +107,12 @@ def accuracy(logit_real: Tensor, logit_fake: Tensor, loss_choice: int) -> Tensor
     Raises:
         TypeError: if an output is no floating-point tensor.
         ValueError: if an output is empty, or the choice unknown.
+
+    Example:
+        >>> from hnbayes.utils.gan_helpers import accuracy
+        >>> real, fake = torch.tensor([2.0, -1.0]), torch.tensor([-3.0, -1.0])
+        >>> accuracy(real, fake, loss_choice=0)  # three of four are told right
+        tensor(0.7500)
     """
     _check(loss_choice, logit_real=logit_real, logit_fake=logit_fake)
     threshold = THRESHOLDS[loss_choice]
@@ -116,6 +132,12 @@ def concat_mean_stats(inputs: Tensor) -> Tensor:
     Raises:
         TypeError: if the inputs are no floating-point tensor.
         ValueError: if they have fewer than two dimensions, or are empty.
+
+    Example:
+        >>> from hnbayes.utils.gan_helpers import concat_mean_stats
+        >>> concat_mean_stats(torch.tensor([[1.0], [3.0]]))
+        tensor([[2., 1.],
+                [2., 3.]])
     """
     if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
         raise TypeError(f"inputs must be a floating-point tensor; received {describe(inputs)}.")

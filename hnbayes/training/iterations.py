@@ -20,6 +20,11 @@ def calc_train_iter(num_train_samples: int, batch_size: int, num_iter: int = -1,
     Raises:
         TypeError: if a number is not an integer.
         ValueError: if a number is out of range, or neither iterations nor epochs are given.
+
+    Example:
+        >>> from hnbayes.utils.sim_utils import calc_train_iter
+        >>> calc_train_iter(num_train_samples=100, batch_size=32, epochs=3)  # in all, and an epoch
+        (12, 4)
     """
     check_count("num_train_samples", num_train_samples)
     check_count("batch_size", batch_size)

@@ -31,6 +31,14 @@ def config_logger(
     Raises:
         TypeError: if the name is no text, or a level neither a number nor a name.
         ValueError: if a level's name is unknown, or the file's folder is missing.
+
+    Example:
+        >>> import logging, pathlib
+        >>> from hnbayes.utils.logger_config import config_logger
+        >>> logger = config_logger("example", "log.txt", logging.DEBUG, logging.WARNING)
+        >>> logger.info("step 1")  # to the file, not to the console
+        >>> "step 1" in pathlib.Path("log.txt").read_text()
+        True
     """
     if not isinstance(name, str):
         raise TypeError(f"name must be text; received {describe(name)}.")

@@ -36,17 +36,43 @@ def sgd_step(optimizer: SGD, detach_dp: bool = True) -> list[Tensor]:
     Raises:
         TypeError: if the optimiser is of another class.
         ValueError: if no parameter has a gradient.
+
+    Example:
+        >>> from hnbayes.utils.optim_step import sgd_step
+        >>> w = torch.nn.Parameter(torch.tensor([1.0, -1.0]))
+        >>> optimizer = torch.optim.SGD([w], lr=0.25)
+        >>> w.square().sum().backward()
+        >>> sgd_step(optimizer)[0]
+        tensor([-0.5000,  0.5000])
     """
     return _step_of(optimizer, (SGD,), detach_dp)
 
 
 def adam_step(optimizer: Adam, detach_dp: bool = True) -> list[Tensor]:
-    """The change that `torch.optim.Adam.step` would make, or that of `AdamW`; see `sgd_step`."""
+    """The change that `torch.optim.Adam.step` would make, or that of `AdamW`; see `sgd_step`.
+
+    Example:
+        >>> from hnbayes.utils.optim_step import adam_step
+        >>> w = torch.nn.Parameter(torch.tensor([1.0, -1.0]))
+        >>> optimizer = torch.optim.Adam([w], lr=0.5)
+        >>> w.square().sum().backward()
+        >>> adam_step(optimizer)[0].round(decimals=3)  # Adam's first step has the learning rate's size
+        tensor([-0.5000,  0.5000])
+    """
     return _step_of(optimizer, (Adam, AdamW), detach_dp)
 
 
 def rmsprop_step(optimizer: RMSprop, detach_dp: bool = True) -> list[Tensor]:
-    """The change that `torch.optim.RMSprop.step` would make, centred or not; see `sgd_step`."""
+    """The change that `torch.optim.RMSprop.step` would make, centred or not; see `sgd_step`.
+
+    Example:
+        >>> from hnbayes.utils.optim_step import rmsprop_step
+        >>> w = torch.nn.Parameter(torch.tensor([1.0, -1.0]))
+        >>> optimizer = torch.optim.RMSprop([w], lr=0.5, alpha=0.0)
+        >>> w.square().sum().backward()
+        >>> rmsprop_step(optimizer)[0].round(decimals=3)
+        tensor([-0.5000,  0.5000])
+    """
     return _step_of(optimizer, (RMSprop,), detach_dp)
 
 
@@ -68,6 +94,16 @@ def calc_delta_theta(
     Raises:
         TypeError: if `optimizer` is no `torch.optim.Optimizer`.
         ValueError: if no parameter has a gradient, `lr` is missing, or the optimiser's step can't be taken on copies.
+
+    Example:
+        >>> from hnbayes.utils.optim_step import calc_delta_theta
+        >>> w = torch.nn.Parameter(torch.tensor([1.0, -1.0]))
+        >>> optimizer = torch.optim.Adam([w], lr=0.5)
+        >>> w.square().sum().backward()
+        >>> calc_delta_theta(optimizer, use_sgd_change=True, lr=0.25)[0]
+        tensor([-0.5000,  0.5000])
+        >>> w.data  # as it was
+        tensor([ 1., -1.])
     """
     params = _params_with_gradients(optimizer)
     if not use_sgd_change:

@@ -48,6 +48,13 @@ def get_optimizer(
     Raises:
         TypeError: if a group's number is not an integer, or a setting not a number.
         ValueError: if several optimisers are chosen, there are no parameters, or lists don't fit.
+
+    Example:
+        >>> from hnbayes.utils.torch_utils import get_optimizer
+        >>> net = torch.nn.Linear(2, 1)
+        >>> optimizer = get_optimizer(net.parameters(), lr=[0.1, 0.01], use_adam=True, pgroup_ids=[0, 1])
+        >>> type(optimizer).__name__, [group["lr"] for group in optimizer.param_groups]
+        ('Adam', [0.1, 0.01])
     """
     chosen = {Adam: use_adam, RMSprop: use_rmsprop, Adadelta: use_adadelta, Adagrad: use_adagrad}
     classes: list[Callable[..., Optimizer]] = [cls for cls, wanted in chosen.items() if wanted]
@@ -92,6 +99,11 @@ def lambda_lr_schedule(epoch: int) -> float:
     Raises:
         TypeError: if it is not an integer.
         ValueError: if it is negative.
+
+    Example:
+        >>> from hnbayes.utils.torch_utils import lambda_lr_schedule
+        >>> [lambda_lr_schedule(epoch) for epoch in (0, 100, 200)]
+        [1.0, 0.1, 0.0005]
     """
     epoch = check_count("epoch", epoch, 0)
     for last, factor in ((180, 0.5e-3), (160, 1e-3), (120, 1e-2), (80, 1e-1)):

@@ -31,6 +31,14 @@ def configure_matplotlib_params(
     Raises:
         TypeError: if a size is not a number.
         ValueError: if a size is not positive, or `fig_size` doesn't have two.
+
+    Example:
+        >>> import matplotlib
+        >>> from hnbayes.utils.misc import configure_matplotlib_params
+        >>> with matplotlib.rc_context():  # for these lines alone
+        ...     configure_matplotlib_params(fig_size=[4, 3], font_size=10)
+        ...     print(matplotlib.rcParams["figure.figsize"], matplotlib.rcParams["axes.spines.top"])
+        [4.0, 3.0] False
     """
     if not isinstance(fig_size, (list, tuple)) or len(fig_size) != 2:
         raise ValueError(f"fig_size must be (width, height); received {describe(fig_size)}.")
@@ -59,6 +67,11 @@ def get_colorbrewer2_colors(family: str = "Set2") -> list[str]:
 
     Raises:
         ValueError: for another family.
+
+    Example:
+        >>> from hnbayes.utils.misc import get_colorbrewer2_colors
+        >>> get_colorbrewer2_colors("Dark2")[:2]
+        ['#1b9e77', '#d95f02']
     """
     check_choice("family", family, tuple(FAMILIES))
     from matplotlib import colormaps
@@ -77,6 +90,14 @@ def repair_canvas_and_show_fig(fig: Figure, close: bool = True) -> None:
 
     Raises:
         TypeError: if it is no figure.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> from hnbayes.utils.misc import repair_canvas_and_show_fig
+        >>> fig = plt.figure()
+        >>> repair_canvas_and_show_fig(fig)
+        >>> plt.fignum_exists(fig.number)  # closed after it was shown
+        False
     """
     from matplotlib import pyplot as plt
     from matplotlib.figure import Figure
@@ -91,3 +112,4 @@ def repair_canvas_and_show_fig(fig: Figure, close: bool = True) -> None:
     plt.show()
     if close and manager is not None:
         plt.close(manager.num)
+        plt.close(fig)  # and the window that it had before, if pyplot still knows it

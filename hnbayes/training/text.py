@@ -34,6 +34,11 @@ def str_to_ints(str_arg: str | int) -> list[int]:
     Raises:
         TypeError: if it is neither text nor an integer.
         ValueError: if an entry is no integer.
+
+    Example:
+        >>> from hnbayes.utils.misc import str_to_ints
+        >>> str_to_ints("10,20"), str_to_ints("")
+        ([10, 20], [])
     """
     return _numbers(str_arg, int, numbers.Integral, "integers")
 
@@ -50,6 +55,11 @@ def str_to_floats(str_arg: str | float) -> list[float]:
     Raises:
         TypeError: if it is neither text nor a number.
         ValueError: if an entry is no number.
+
+    Example:
+        >>> from hnbayes.utils.misc import str_to_floats
+        >>> str_to_floats("0.1,1e-3")
+        [0.1, 0.001]
     """
     return _numbers(str_arg, float, numbers.Real, "numbers")
 
@@ -76,6 +86,11 @@ def list_to_str(list_arg: Iterable[Any], delim: str = " ") -> str:
 
     Returns:
         The text.
+
+    Example:
+        >>> from hnbayes.utils.misc import list_to_str
+        >>> list_to_str([10, 20], delim=",")
+        '10,20'
     """
     return delim.join(map(str, list_arg))
 
@@ -91,6 +106,11 @@ def str_to_act(act_str: str) -> nn.Module | None:
 
     Raises:
         ValueError: for another name.
+
+    Example:
+        >>> from hnbayes.utils.misc import str_to_act
+        >>> str_to_act("tanh")
+        Tanh()
     """
     made = ACTIVATIONS[check_choice("act_str", act_str, tuple(ACTIVATIONS))]
     return None if made is None else made()
@@ -108,6 +128,11 @@ def get_default_args(func: Callable[..., Any]) -> dict[str, Any]:
     Raises:
         TypeError: if it can't be called.
         ValueError: if its signature can't be read (some built-in functions).
+
+    Example:
+        >>> from hnbayes.utils.misc import get_default_args
+        >>> get_default_args(torch.nn.Dropout)
+        {'p': 0.5, 'inplace': False}
     """
     parameters = inspect.signature(func).parameters.values()
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}

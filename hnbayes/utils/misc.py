@@ -33,6 +33,13 @@ def init_params(weights: Tensor, bias: Tensor | None = None) -> None:
     Args:
         weights: see there.
         bias: see there.
+
+    Example:
+        >>> import warnings
+        >>> from hnbayes.utils.misc import init_params
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore", DeprecationWarning)
+        ...     init_params(torch.empty(3, 2))
     """
     warnings.warn("misc.init_params has moved: use torch_utils.init_params.", DeprecationWarning, stacklevel=2)
     _init_params(weights, bias)

@@ -52,6 +52,13 @@ def check_invalid_argument_usage(args: Any) -> None:
     Raises:
         TypeError: if `args` is no namespace.
         ValueError: at the first contradiction.
+
+    Example:
+        >>> import argparse
+        >>> from hnbayes.training.arguments import check_invalid_argument_usage, train_args
+        >>> parser = argparse.ArgumentParser()
+        >>> group = train_args(parser, show_use_adam=True)
+        >>> check_invalid_argument_usage(parser.parse_args(["--use_adam"]))
     """
     if not hasattr(args, "__dict__"):
         raise TypeError(f"args must be a namespace, as parse_args returns; received {describe(args)}.")

@@ -80,6 +80,14 @@ def cl_args(
     Raises:
         TypeError: if `parser` is no parser.
         ValueError: if it has an option of these names, or `dcl_scenario` is not 1, 2 or 3.
+
+    Example:
+        >>> import argparse
+        >>> from hnbayes.training.arguments import cl_args
+        >>> parser = argparse.ArgumentParser()
+        >>> group = cl_args(parser, show_num_tasks=True, dnum_tasks=5)
+        >>> parser.parse_args(["--beta", "0.1"])
+        Namespace(beta=0.1, num_tasks=5)
     """
     show = {
         "beta": show_beta,

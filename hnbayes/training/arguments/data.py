@@ -42,6 +42,14 @@ def data_args(
     Raises:
         TypeError: if `parser` is no parser.
         ValueError: if it has an option of these names.
+
+    Example:
+        >>> import argparse
+        >>> from hnbayes.training.arguments import data_args
+        >>> parser = argparse.ArgumentParser()
+        >>> group = data_args(parser, show_data_dir=True)
+        >>> parser.parse_args(["--data_dir", "data"])
+        Namespace(data_dir='data')
     """
     show = {"disable_data_augmentation": show_disable_data_augmentation, "data_dir": show_data_dir}
     return add_group(parser, "Data", choose(DATA_OPTIONS, show, {"data_dir": ddata_dir}))
@@ -73,6 +81,14 @@ def eval_args(
     Raises:
         TypeError: if `parser` is no parser.
         ValueError: if it has an option of these names.
+
+    Example:
+        >>> import argparse
+        >>> from hnbayes.training.arguments import eval_args
+        >>> parser = argparse.ArgumentParser()
+        >>> group = eval_args(parser, show_val_set_size=True)
+        >>> parser.parse_args(["--val_set_size", "100"])
+        Namespace(val_iter=500, val_set_size=100)
     """
     show = {
         "val_batch_size": show_val_batch_size,

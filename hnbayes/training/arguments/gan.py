@@ -27,6 +27,14 @@ def generator_args(agroup: Group, dlatent_dim: int = 3) -> None:
     Raises:
         TypeError: if `agroup` takes no options.
         ValueError: if it has an option of these names.
+
+    Example:
+        >>> import argparse
+        >>> from hnbayes.training.arguments import generator_args
+        >>> parser = argparse.ArgumentParser()
+        >>> generator_args(parser.add_argument_group("generator"), dlatent_dim=2)
+        >>> parser.parse_args([]).latent_dim
+        2
     """
     if not hasattr(agroup, "add_argument"):
         raise TypeError(f"agroup must be a group of options, as main_net_args returns; received {describe(agroup)}.")
@@ -48,6 +56,16 @@ def gan_args(parser: argparse.ArgumentParser) -> Group:
     Raises:
         TypeError: if `parser` is no parser.
         ValueError: if it has an option of these names.
+
+    Example:
+        >>> import argparse, warnings
+        >>> from hnbayes.training.arguments import gan_args
+        >>> parser = argparse.ArgumentParser()
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore", DeprecationWarning)
+        ...     group = gan_args(parser)
+        >>> parser.parse_args(["--latent_dim", "5"]).latent_dim
+        5
     """
     warnings.warn(
         "gan_args is deprecated: use main_net_args with a prefix for each network, and generator_args.",

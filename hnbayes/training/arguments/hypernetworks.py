@@ -120,6 +120,16 @@ def hnet_args(
     Raises:
         TypeError: if `parser` is no parser, the prefix no text, or a further argument unknown.
         ValueError: if a type of hypernetwork or a default is unknown, or the parser has an option of these names.
+
+    Example:
+        >>> import argparse
+        >>> from hnbayes.training.arguments import hnet_args
+        >>> parser = argparse.ArgumentParser()
+        >>> group = hnet_args(parser, allowed_nets=["hmlp", "chunked_hmlp"])
+        >>> config = parser.parse_args(["--hnet_type", "chunked_hmlp", "--chmlp_chunk_size", "6"])
+        >>> hnet = hnbayes.hnets.get_hypernet(config, "cpu", config.hnet_type, [[4, 3], [4]], 2, verbose=False)
+        >>> hnet.num_chunks
+        3
     """
     types = check_allowed(allowed_nets, TYPES)
     show = {"cond_emb_size": show_cond_emb_size, "use_cond_chunk_embs": show_use_cond_chunk_embs}

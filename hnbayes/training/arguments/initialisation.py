@@ -41,6 +41,14 @@ def init_args(
     Raises:
         TypeError: if `parser` is no parser.
         ValueError: if it has an option of these names.
+
+    Example:
+        >>> import argparse
+        >>> from hnbayes.training.arguments import init_args
+        >>> parser = argparse.ArgumentParser()
+        >>> group = init_args(parser)
+        >>> parser.parse_args(["--normal_init"]).normal_init
+        True
     """
     show = {
         "custom_network_init": custom_option,

@@ -49,6 +49,15 @@ def miscellaneous_args(
     Raises:
         TypeError: if `parser` is no parser.
         ValueError: if it has an option of these names.
+
+    Example:
+        >>> import argparse
+        >>> from hnbayes.training.arguments import miscellaneous_args
+        >>> parser = argparse.ArgumentParser()
+        >>> group = miscellaneous_args(parser, big_data=False, dout_dir="out")
+        >>> config = parser.parse_args(["--random_seed", "7"])
+        >>> config.out_dir, config.random_seed
+        ('out', 7)
     """
     if dout_dir is None:
         dout_dir = datetime.datetime.now().strftime("./out/run_%y-%m-%d_%H-%M-%S")

@@ -87,6 +87,16 @@ def main_net_args(
     Raises:
         TypeError: if `parser` is no parser, or the prefix no text.
         ValueError: if a type of network or a default is unknown, or the parser has an option of these names.
+
+    Example:
+        >>> import argparse
+        >>> from hnbayes.training.arguments import main_net_args
+        >>> parser = argparse.ArgumentParser()
+        >>> group = main_net_args(parser, allowed_nets=["mlp"])
+        >>> config = parser.parse_args(["--mlp_arch", "20,20", "--net_act", "tanh"])
+        >>> net = hnbayes.mnets.get_mnet_model(config, "mlp", [1], [1], "cpu", verbose=False)
+        >>> net.param_shapes[0]
+        [20, 1]
     """
     types = check_allowed(allowed_nets, OWN_OPTIONS)
     defaults = {

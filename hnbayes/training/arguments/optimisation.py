@@ -72,6 +72,14 @@ def train_args(
     Raises:
         TypeError: if `parser` is no parser.
         ValueError: if it has an option of these names.
+
+    Example:
+        >>> import argparse
+        >>> from hnbayes.training.arguments import train_args
+        >>> parser = argparse.ArgumentParser()
+        >>> group = train_args(parser, show_lr=True, dlr=0.01)
+        >>> parser.parse_args(["--batch_size", "64"]).lr
+        0.01
     """
     show = {
         "lr": show_lr,
