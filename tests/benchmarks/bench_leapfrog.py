@@ -130,7 +130,7 @@ def main() -> None:
     jobs: dict[tuple[int, str], Job] = {}
     for chains in args.chains:
         positions = torch.from_numpy(problem.starts(chains, seed=0))
-        mode = U.prepare(positions)
+        mode = U.prepare(positions, evaluations=1_000_000)
         mode += " (by NumPy)" if mode == "captured" and U.evaluates_arrays(positions) else ""
         print(f"{chains} chains, D = {problem.dimension}, {args.threads} threads, gradient {mode}")
         jobs |= {(chains, name): job for name, job in make_jobs(U, positions, step_size).items()}
