@@ -158,6 +158,7 @@ def plot_tree_depth(tree_depth: Any, reached_maximum: Any = None, *, ax: Axes | 
         ax.bar(values, stopped, bottom=turned, color=ORANGE, hatch="//", label="cut at the maximum")
     ax.set(xlabel="tree depth (trajectories of up to 2^depth - 1 steps)", ylabel="draws")
     ax.set_xticks(values)
-    ax.margins(y=0.2)  # room for the legend
+    # Room for the legend, which margins don't leave above a bar that has one of height 0 on it.
+    ax.set_ylim(0, 1.2 * max(a + b for a, b in zip(turned, stopped, strict=True)))
     legend(ax)
     return ax

@@ -150,6 +150,12 @@ def test_energy_says_the_bfmi():
     assert f"worst chain {az.bfmi(energy).min():.2f}" in plots.plot_energy(energy).get_title()
 
 
+def test_tree_depth_leaves_room_above_the_highest_bar():
+    depth = np.array([[3] * 8 + [4] * 4])
+    ax = plots.plot_tree_depth(depth, depth == 4)
+    assert ax.get_ylim()[1] == pytest.approx(1.2 * 8)
+
+
 def test_tree_depth_stacks_what_was_cut():
     depth = np.array([[2, 2, 3, 4], [4, 4, 3, 2]])
     ax = plots.plot_tree_depth(depth, depth == 4)
