@@ -5,6 +5,7 @@ from __future__ import annotations
 import arviz as az
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 from pages import DOCS, run_blocks
 
@@ -45,6 +46,36 @@ def test_likelihood_is_that_of_torch_and_checks_data(names):
         likelihood.check(output[0], -y)
 
 
+def test_amounts_are_those_of_scipy(names):
+    output, y, k = (
+        torch.randn(5, 7, 1, dtype=torch.float64),
+        torch.rand(7, 1) + 0.1,
+        torch.rand(5, dtype=torch.float64) + 1,
+    )
+    likelihood = names["Amounts"]()
+    found = likelihood.log_prob(output, y, 1, k=k)
+    k = k.numpy()[:, None, None]
+    expected = scipy.stats.gamma(k, scale=output.exp().numpy() / k).logpdf(y.numpy())[..., 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    with pytest.raises(ValueError, match="greater than 0"):
+        likelihood.check(output[0], 0 * y)
+
+
+def test_what_amounts_learn_is_found(names):
+    X = torch.linspace(-1, 1, 200)[:, None]
+    torch.manual_seed(0)
+    y = torch.distributions.Gamma(4.0, 4.0 / (1 + X).exp()).sample()
+    post = hnbayes.sample(
+        torch.nn.Linear(1, 1), X, y, likelihood=names["Amounts"](), prior=2.0, chains=2, warmup=150, draws=150,
+        map_steps=200, seed=0, progress=False,
+    )  # fmt: skip
+    for name, truth in {"k": 4.0, "weight": 1.0, "bias": 1.0}.items():
+        draws = post.params()[name]
+        assert abs(draws.mean() - truth) < 4 * draws.std()
+        assert draws.std() < 0.6
+    assert post.predict(X[:3])["mean"].shape == (3,)
+
+
 def test_the_prior_by_name_is_the_one_given_as_a_function(names):
     bound = names["by_name"].bind({"eta": torch.zeros(1, dtype=torch.float64)})
     q = torch.linspace(-3, 2, 7, dtype=torch.float64)[:, None]
@@ -83,6 +114,22 @@ def moments_fit(draws, target):
 def test_kernel_has_the_moments_of_its_target(names):
     assert moments_fit(names["draws"], names["target"])
     assert 0.45 < names["draws"].stats["acceptance_rate"].mean() < 0.7  # what its step size was adapted to
+
+
+def test_heavy_walk_has_the_moments_of_its_target(names):
+    assert moments_fit(names["heavy"], names["target"])
+    assert 0.2 < names["heavy"].stats["acceptance_rate"].mean() < 0.4
+
+
+def test_heavy_walk_that_takes_too_many_is_found_out(names, monkeypatch):
+    rule = names["log_acceptance"]
+    monkeypatch.setitem(names["HeavyWalk"].advance.__globals__, "log_acceptance", lambda e, new: rule(e, new) / 2)
+    start = torch.zeros(8, 2, dtype=torch.float64)
+    draws = hnbayes.sample_potential(
+        lambda q: -names["target"].log_prob(q), start, kernel=names["HeavyWalk"](), warmup=300, draws=2000, seed=0,
+        progress=False,
+    )  # fmt: skip
+    assert not moments_fit(draws, names["target"])
 
 
 def test_kernel_without_its_rule_is_found_out(names, monkeypatch):

