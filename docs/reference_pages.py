@@ -54,7 +54,8 @@ def index(modules: list[ModuleType]) -> str:
         "=========",
         "",
         "Every public name, module by module. Sizes of tensors are written as (chains, draws, ...) or by letters that "
-        "the text explains.",
+        "the text explains. Examples run in the tests; they presume ``import torch``, ``import numpy as np`` and "
+        "``import hnbayes``.",
         "",
         ".. list-table::",
         "   :widths: 30 70",

@@ -47,6 +47,15 @@ class HMC(Kernel):
         max_steps: the most steps that `trajectory_length` may lead to.
         jitter: a share j, below 1; each transition takes a random number of steps from (1 - j) L to L, so that
             trajectories don't come back to where they began time after time (Neal 2011, section 3.2).
+
+    Example:
+        >>> def U(q):
+        ...     return 0.5 * (q**2).sum()
+        >>> kernel = hnbayes.kernels.HMC(num_steps=8, jitter=0.5)  # from 4 to 8 steps
+        >>> options = {"warmup": 20, "draws": 20, "seed": 0, "progress": False}
+        >>> steps = hnbayes.sample_potential(U, torch.zeros(2, 3), kernel=kernel, **options).stats["n_steps"]
+        >>> bool(steps.min() >= 4), bool(steps.max() <= 8)
+        (True, True)
     """
 
     stats: ClassVar[dict[str, Any]] = {

@@ -76,6 +76,15 @@ def leapfrog(
     Raises:
         TypeError: if positions are no tensors, or `num_steps` is no integer.
         ValueError: if shapes don't fit, U is not a scalar, or the inverse mass isn't positive definite.
+
+    Example:
+        >>> def U(q):
+        ...     return 0.5 * (q**2).sum()
+        >>> q, p = torch.tensor([1.0]), torch.tensor([0.0])
+        >>> q1, p1 = hnbayes.kernels.leapfrog(q, p, 0.1, 10, 1.0, U)  # about cos 1, -sin 1
+        >>> back, _ = hnbayes.kernels.leapfrog(q1, -p1, 0.1, 10, 1.0, U)
+        >>> torch.allclose(back, q, atol=1e-5)
+        True
     """
     for name, tensor in (("position", position), ("momentum", momentum)):
         if not isinstance(tensor, Tensor):

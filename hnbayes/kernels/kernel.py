@@ -39,6 +39,13 @@ class State:
         path: the transition on its way; each kernel has its own kind.
         length: of trajectories, for kernels that adapt it, (C,) float64.
         rows: 0, ..., C - 1.
+
+    Example:
+        >>> from hnbayes.rng import chain_streams
+        >>> U = hnbayes.Potential(lambda q: 0.5 * (q**2).sum())
+        >>> state = hnbayes.kernels.NUTS().init(U, torch.ones(2, 3), chain_streams(0, range(2)))
+        >>> state.energy, state.rows
+        (array([1.5, 1.5]), array([0, 1]))
     """
 
     potential: Potential
@@ -133,6 +140,14 @@ class Finished:
     Attributes:
         rows: which chains, (R,).
         info: what the kernel reports of each of them, name -> (R,), names as in ArviZ's sample_stats.
+
+    Example:
+        >>> from hnbayes.rng import chain_streams
+        >>> U = hnbayes.Potential(lambda q: 0.5 * (q**2).sum())
+        >>> kernel = hnbayes.kernels.RandomWalkMetropolis()
+        >>> state, finished = kernel.advance(kernel.init(U, torch.zeros(2, 3), chain_streams(0, range(2))))
+        >>> finished.rows, finished.info["accepted"].shape
+        (array([0, 1]), (2,))
     """
 
     rows: Host
@@ -149,6 +164,15 @@ class Kernel(ABC):
             completes a transition.
         target_accept: the mean acceptance that step-size adaptation aims at; None takes the caller's.
         shares_adaptation: whether all chains adapt together, so that they need to be in one process.
+
+    Example:
+        >>> kernel = hnbayes.kernels.NUTS()
+        >>> from hnbayes.rng import chain_streams
+        >>> U = hnbayes.Potential(lambda q: 0.5 * (q**2).sum())
+        >>> state = kernel.init(U, torch.zeros(2, 3), chain_streams(0, range(2)), step_size=0.5)
+        >>> state, info = kernel.step(state)  # one transition of each chain
+        >>> sorted(info) == sorted(kernel.stats)
+        True
     """
 
     stats: ClassVar[dict[str, Any]] = {}

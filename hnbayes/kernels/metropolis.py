@@ -41,6 +41,14 @@ class RandomWalkMetropolis(Kernel):
 
     Args:
         target_accept: the mean acceptance that step-size adaptation aims at.
+
+    Example:
+        >>> kernel = hnbayes.kernels.RandomWalkMetropolis(target_accept=0.3)
+        >>> draws = hnbayes.sample_potential(
+        ...     lambda q: q.abs().sum(), torch.zeros(2, 3), kernel=kernel, warmup=20, draws=20, seed=0, progress=False
+        ... )
+        >>> draws.stats["accepted"].shape
+        torch.Size([2, 20])
     """
 
     stats: ClassVar[dict[str, Any]] = {

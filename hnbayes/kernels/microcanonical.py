@@ -244,6 +244,14 @@ class MCLMC(Microcanonical):
 
     Raises:
         TypeError, ValueError: if an argument is none of the above.
+
+    Example:
+        >>> def U(q):
+        ...     return 0.5 * (q**2).sum()
+        >>> kernel = hnbayes.kernels.MCLMC(num_steps=5)
+        >>> options = {"warmup": 20, "draws": 20, "seed": 0, "progress": False}
+        >>> hnbayes.sample_potential(U, torch.randn(2, 10), kernel=kernel, **options).positions.shape
+        torch.Size([2, 20, 10])
     """
 
     def __init__(
@@ -309,6 +317,14 @@ class MAMCLMC(Microcanonical):
 
     Raises:
         TypeError, ValueError: if an argument is none of the above.
+
+    Example:
+        >>> def U(q):
+        ...     return 0.5 * (q**2).sum()
+        >>> kernel = hnbayes.kernels.MAMCLMC(num_steps=5)
+        >>> options = {"warmup": 20, "draws": 20, "seed": 0, "progress": False}
+        >>> hnbayes.sample_potential(U, torch.randn(2, 10), kernel=kernel, **options).stats["acceptance_rate"].shape
+        torch.Size([2, 20])
     """
 
     # A quarter of the period of a Gaussian that the metric has made standard, at unit speed and radius sqrt(D).

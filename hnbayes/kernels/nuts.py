@@ -127,6 +127,19 @@ class NUTS(Kernel):
     Args:
         max_tree_depth: the most doublings; a transition takes at most 2^max_tree_depth - 1 steps.
         delta_max: energy error above which a transition stops and is reported as divergent.
+
+    Example:
+        >>> draws = hnbayes.sample_potential(
+        ...     lambda q: 0.5 * (q**2).sum(),
+        ...     torch.zeros(2, 3),
+        ...     kernel=hnbayes.kernels.NUTS(max_tree_depth=4),
+        ...     warmup=20,
+        ...     draws=20,
+        ...     seed=0,
+        ...     progress=False,
+        ... )
+        >>> int(draws.stats["n_steps"].max()) <= 15
+        True
     """
 
     stats: ClassVar[dict[str, Any]] = {

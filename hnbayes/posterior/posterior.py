@@ -39,6 +39,17 @@ class Posterior:
 
     Attributes:
         model, draws, X, y: as given.
+
+    Example:
+        >>> X = torch.linspace(-1, 1, 20)[:, None]
+        >>> quick = {"chains": 2, "warmup": 10, "draws": 10, "map_steps": 10, "progress": False}  # to see the calls
+        >>> post = hnbayes.sample(torch.nn.Linear(1, 1), X, X, seed=0, **quick)
+        >>> {name: tuple(value.shape) for name, value in post.params().items()}
+        {'weight': (2, 10, 1, 1), 'bias': (2, 10, 1), 'sigma': (2, 10)}
+        >>> post.outputs(X).shape, post.log_likelihood().shape
+        (torch.Size([2, 10, 20, 1]), (2, 10, 20))
+        >>> post.diagnose(X).verdict in ("ok", "look", "stop")
+        True
     """
 
     def __init__(self, model: Model, draws: Draws, X: Tensor, y: Tensor) -> None:

@@ -60,6 +60,15 @@ class Potential:
     Raises:
         TypeError: if `function` can't be called.
         ValueError: if `compile` or `on_error` is none of the values above.
+
+    Example:
+        >>> U = hnbayes.Potential(lambda q: 0.5 * (q**2).sum())
+        >>> U(torch.tensor([1.0, 2.0]))  # one position, as the function
+        tensor(2.5000)
+        >>> values, gradients = U.value_and_grad(torch.tensor([[1.0, 2.0], [0.0, 3.0]]))  # two chains
+        >>> values, gradients
+        (tensor([2.5000, 4.5000]), tensor([[1., 2.],
+                [0., 3.]]))
     """
 
     # Whether the captured graph may hold what it needs of the data, not the data; changes in place are then not seen.
@@ -290,7 +299,13 @@ class Potential:
 def as_potential(
     function: Callable[[Tensor], Tensor], *, compile: CompileMode = "auto", on_error: OnError | None = None
 ) -> Potential:
-    """A `Potential` as it is, anything else that can be called wrapped as one; `on_error` where none was chosen."""
+    """A `Potential` as it is, anything else that can be called wrapped as one; `on_error` where none was chosen.
+
+    Example:
+        >>> U = hnbayes.potentials.as_potential(lambda q: q.square().sum())
+        >>> hnbayes.potentials.as_potential(U) is U
+        True
+    """
     if isinstance(function, Potential):
         return function if on_error is None else function.with_default(on_error)
     return Potential(function, compile=compile, on_error=on_error)

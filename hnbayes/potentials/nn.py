@@ -33,6 +33,11 @@ def log_prob_standard_normal_prior(position: Tensor, mean: float | Tensor = 0.0,
 
     Raises:
         ValueError: if a number given as `std` is not positive.
+
+    Example:
+        >>> q = torch.zeros(2)
+        >>> hnbayes.log_prob_standard_normal_prior(q, std=0.5).exp()  # (1 / (0.5 sqrt(2 pi)))^2
+        tensor(0.6366)
     """
     if not isinstance(std, Tensor):
         log_std: float | Tensor = math.log(check_positive("std", std))
@@ -79,6 +84,16 @@ def nn_pot_energy(
         TypeError: if the network is no module, or data have the wrong type or dtype.
         ValueError: if shapes don't fit (nothing is broadcast silently), data hold NaN, labels are out of range, or
             the network is in training mode with dropout or batch normalisation.
+
+    Example:
+        >>> net, X = torch.nn.Linear(2, 1), torch.randn(10, 2)
+        >>> U = hnbayes.nn_pot_energy(net, X, X[:, :1], hnbayes.log_prob_standard_normal_prior, tau_pred=100.0)
+        >>> U.spec.names
+        ('weight', 'bias')
+        >>> starts = torch.randn(4, U.spec.size)
+        >>> draws = hnbayes.sample_potential(U, starts, warmup=20, draws=20, seed=0, progress=False)
+        >>> draws.params()["weight"].shape
+        torch.Size([4, 20, 1, 2])
     """
     if not isinstance(net, nn.Module):
         raise TypeError(f"net must be a torch.nn.Module; received {describe(net)}.")

@@ -32,6 +32,17 @@ class Event:
         total: transitions in the run of each chain, warm-up included.
         positions: their draws (R, D), as a NumPy array not to be changed.
         info: what the kernel reports, name -> (R,).
+
+    Example:
+        >>> from hnbayes.sampling.callbacks import StopSampling
+        >>> def U(q):
+        ...     return 0.5 * (q**2).sum()
+        >>> def enough(event):
+        ...     if (event.done >= event.warmup + 5).all():
+        ...         raise StopSampling
+        >>> options = {"warmup": 20, "draws": 20, "seed": 0, "progress": False}
+        >>> hnbayes.sample_potential(U, torch.zeros(1, 3), callbacks=[enough], **options).num_draws
+        5
     """
 
     chains: Host
@@ -57,6 +68,15 @@ class ProgressBar:
         total: transitions of all chains together.
         refresh: seconds between updates of the numbers beside the bar.
         initial: transitions that were completed before.
+
+    Example:
+        >>> from hnbayes.sampling.callbacks import ProgressBar
+        >>> def U(q):
+        ...     return 0.5 * (q**2).sum()
+        >>> bar = ProgressBar(total=2 * 40)  # what progress=True shows
+        >>> options = {"warmup": 20, "draws": 20, "seed": 0, "progress": False}
+        >>> draws = hnbayes.sample_potential(U, torch.zeros(2, 3), callbacks=[bar], **options)
+        >>> bar.close()
     """
 
     def __init__(self, total: int, refresh: float = 0.5, initial: int = 0) -> None:
@@ -92,6 +112,15 @@ class LogProgress:
     Args:
         logger: where to.
         interval: transitions between lines.
+
+    Example:
+        >>> import logging
+        >>> from hnbayes.sampling.callbacks import LogProgress
+        >>> def U(q):
+        ...     return 0.5 * (q**2).sum()
+        >>> options = {"warmup": 20, "draws": 20, "seed": 0, "progress": False}
+        >>> report = LogProgress(logging.getLogger("run"), interval=10)
+        >>> draws = hnbayes.sample_potential(U, torch.zeros(1, 3), callbacks=[report], **options)
     """
 
     def __init__(self, logger: logging.Logger, interval: int = 100) -> None:
@@ -118,6 +147,15 @@ class TensorBoard:
     Args:
         writer: a `SummaryWriter` (of torch.utils.tensorboard or tensorboardX).
         tag: prefix of the scalars' names.
+
+    Example:
+        >>> from torch.utils.tensorboard import SummaryWriter
+        >>> from hnbayes.sampling.callbacks import TensorBoard
+        >>> def U(q):
+        ...     return 0.5 * (q**2).sum()
+        >>> options = {"warmup": 20, "draws": 20, "seed": 0, "progress": False}
+        >>> with SummaryWriter("run") as writer:
+        ...     draws = hnbayes.sample_potential(U, torch.zeros(2, 3), callbacks=[TensorBoard(writer)], **options)
     """
 
     def __init__(self, writer: Any, tag: str = "") -> None:

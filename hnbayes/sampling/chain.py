@@ -99,7 +99,7 @@ class Chain(ABC):
         """Forget positions of the trajectory; `num_states` stays.
 
         Args:
-            n: forget the first `n` only, such as the burn-in; None forgets all.
+            n: forget the first `n` only, such as warm-up; None forgets all.
         """
         if n is not None:
             check_count("n", n, 0)

@@ -33,6 +33,14 @@ class HMC(Chain):
 
     Raises:
         TypeError, ValueError: if an argument has the wrong type, shape or range.
+
+    Example:
+        >>> chain = hnbayes.HMC(torch.zeros(2), lambda q: 0.5 * (q**2).sum(), stepsize=0.3, num_steps=5, seed=0)
+        >>> chain.simulate_chain(20)
+        >>> chain.num_states, chain.position_trajectory[-1].shape
+        (20, torch.Size([2]))
+        >>> bool(0 <= chain.acceptance_probability <= 1)
+        True
     """
 
     def __init__(
@@ -113,6 +121,12 @@ class NUTS(HMC):
 
     Raises:
         TypeError, ValueError: if an argument has the wrong type, shape or range.
+
+    Example:
+        >>> chain = hnbayes.NUTS(torch.zeros(2), lambda q: 0.5 * (q**2).sum(), stepsize=0.5, seed=0)
+        >>> chain.simulate_chain(10)
+        >>> chain.current_position.shape
+        torch.Size([2])
     """
 
     def __init__(
@@ -175,6 +189,12 @@ class MCMC(Chain):
 
     Raises:
         TypeError, ValueError: if an argument has the wrong type, shape or range.
+
+    Example:
+        >>> chain = hnbayes.MCMC(torch.zeros(2), lambda q: 0.5 * (q**2).sum(), proposal_std=0.5, seed=0)
+        >>> chain.simulate_chain(20)
+        >>> chain.num_states
+        20
     """
 
     def __init__(

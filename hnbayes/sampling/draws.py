@@ -28,6 +28,15 @@ class Draws:
         metadata: how the run was made: kernel, seed, times.
         ragged_positions: after an interrupt, every draw of each chain, (S_c, D); `positions` then holds as many of each
             chain as the shortest has.
+
+    Example:
+        >>> draws = hnbayes.sample_potential(
+        ...     lambda q: 0.5 * (q**2).sum(), torch.zeros(4, 3), warmup=20, draws=20, seed=0, progress=False
+        ... )
+        >>> draws.positions.shape, draws.step_size.shape
+        (torch.Size([4, 20, 3]), torch.Size([4]))
+        >>> draws.stats["acceptance_rate"].shape
+        torch.Size([4, 20])
     """
 
     positions: Tensor

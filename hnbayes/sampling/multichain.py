@@ -45,6 +45,14 @@ class MultiChainHMC:
 
     Raises:
         TypeError, ValueError: if an argument has the wrong type, number or range.
+
+    Example:
+        >>> def U(q):
+        ...     return 0.5 * (q**2).sum()
+        >>> chains = hnbayes.MultiChainHMC(torch.randn(3, 2), U, chain_type="nuts", stepsize=0.5, seed=0)
+        >>> chains.simulate_chains(10)
+        >>> chains.num_chains, chains.to_draws().positions.shape[0]
+        (3, 3)
     """
 
     def __init__(

@@ -65,6 +65,14 @@ def resume_potential(
         TypeError, ValueError: if an argument is none of the above, there is no run or no undamaged checkpoint in the
             folder, or the potential isn't that of the run.
         OSError: as `sample_potential`.
+
+    Example:
+        >>> def U(q):
+        ...     return 0.5 * (q**2).sum()
+        >>> options = {"warmup": 20, "draws": 20, "seed": 0, "progress": False}
+        >>> run = hnbayes.sample_potential(U, torch.zeros(2, 3), checkpoint="run", **options)
+        >>> hnbayes.sampling.resume_potential("run", U, draws=30, progress=False).num_draws
+        30
     """
     every = check_interval(checkpoint_every)
     check_callbacks(callbacks)
@@ -104,6 +112,14 @@ def read_draws(folder: str | os.PathLike[str]) -> Draws:
 
     Raises:
         TypeError, ValueError: if the folder holds no run, or one that is damaged.
+
+    Example:
+        >>> def U(q):
+        ...     return 0.5 * (q**2).sum()
+        >>> options = {"warmup": 20, "draws": 20, "seed": 0, "progress": False}
+        >>> run = hnbayes.sample_potential(U, torch.zeros(2, 3), checkpoint="run", **options)
+        >>> hnbayes.read_draws("run").positions.shape  # from another process too, while it runs
+        torch.Size([2, 20, 3])
     """
     if has_lots(path := folder_of(folder)):
         return gather(path, Plan.read(path))

@@ -120,6 +120,16 @@ def sample_potential(
         OSError: if the folder can't be written to, as when the disk is full; what was written stays readable.
         Exception: what the potential (other than numerical errors) or a callback raises; the draws so far are its
             attribute `draws`.
+
+    Example:
+        >>> target = torch.distributions.Normal(torch.tensor([0.0, 5.0]), torch.tensor([1.0, 0.1]))
+        >>> draws = hnbayes.sample_potential(
+        ...     lambda q: -target.log_prob(q).sum(), torch.zeros(4, 2), warmup=100, draws=20, seed=0, progress=False
+        ... )
+        >>> draws.positions.shape  # (chains, draws, numbers)
+        torch.Size([4, 20, 2])
+        >>> bool((draws.positions.mean((0, 1)) - target.mean).abs().max() < 0.5)
+        True
     """
     positions = stack_positions(initial_positions)
     warmup, draws, thin = check_lengths(warmup, draws, thin)

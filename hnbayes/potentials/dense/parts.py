@@ -18,6 +18,10 @@ class Normal:
     Attributes:
         mean: (D,).
         precision: (D,); 0 where a number isn't normal.
+
+    Example:
+        >>> from hnbayes.potentials.dense import Normal
+        >>> prior = Normal(mean=torch.zeros(3), precision=torch.tensor([1.0, 1.0, 0.0]))  # the last number is free
     """
 
     mean: Tensor
