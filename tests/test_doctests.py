@@ -27,6 +27,7 @@ MISSING = {
     "hnbayes.potentials.native.PointArrays",
     "hnbayes.potentials.native.compiled",
     "hnbayes.potentials.native.library",
+    "hnbayes.potentials.translated.translated_function",
 }
 
 

@@ -44,6 +44,12 @@ def stacking_weights(log_likelihood: Any) -> Array:
 
     Warns:
         UserWarning: if PSIS can't be relied on for some data (Pareto k above 0.7).
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> good, bad = rng.normal(-1, 0.05, (1, 100, 30)), rng.normal(-3, 0.05, (1, 100, 30))
+        >>> hnbayes.diagnostics.stacking_weights(np.concatenate((good, bad))).round(2)
+        array([1., 0.])
     """
     x = as_samples("log_likelihood", log_likelihood, dims=3)
     densities, unreliable = [], 0
@@ -75,6 +81,10 @@ def best_mixture(log_density: Any) -> Array:
 
     Raises:
         TypeError, ValueError: if it is no such array.
+
+    Example:
+        >>> hnbayes.diagnostics.best_mixture([[-1.0, -5.0], [-5.0, -1.0]]).round(2)  # each is good at one
+        array([0.5, 0.5])
     """
     x = as_samples("log_density", log_density, dims=2)
     count, points = x.shape

@@ -61,6 +61,13 @@ class ChEES(HMC):
 
     Raises:
         TypeError, ValueError: if an argument is none of the above.
+
+    Example:
+        >>> draws = hnbayes.sample_potential(
+        ...     lambda q: 0.5 * q.square().sum(), torch.randn(8, 2), kernel="chees", warmup=20, draws=10, progress=False
+        ... )
+        >>> draws.stats["trajectory_length"].shape
+        torch.Size([8, 10])
     """
 
     stats: ClassVar[dict[str, Any]] = {**HMC.stats, "trajectory_length": np.float64}

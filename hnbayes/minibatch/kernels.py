@@ -18,7 +18,15 @@ from hnbayes._checks import check_choice, check_fraction, check_positive, descri
 
 
 class MinibatchKernel(ABC):
-    """A sampler's step. Objects hold options only; what changes is in the tensors that `begin` gives."""
+    """A sampler's step. Objects hold options only; what changes is in the tensors that `begin` gives.
+
+    Example:
+        >>> kernel = hnbayes.minibatch.SGHMC(friction=0.2)
+        >>> q = torch.zeros(2, 3)  # two chains
+        >>> memory = kernel.begin(q)
+        >>> kernel.step(q, memory, q, torch.zeros(2, 3), 0.01, 1.0, 100, False).shape
+        torch.Size([2, 3])
+    """
 
     @abstractmethod
     def begin(self, q: Tensor) -> dict[str, Tensor]:
@@ -62,6 +70,12 @@ class SGLD(MinibatchKernel):
 
     \(q' = q - \frac\epsilon2 g + \sqrt{\epsilon \tau} \, \xi\). On a Gaussian of precision \(\lambda\), with the
     gradient of all data, its variance is \(\tau / (\lambda (1 - \epsilon \lambda / 4))\).
+
+    Example:
+        >>> sgld, q = hnbayes.minibatch.SGLD(), torch.ones(1, 1)
+        >>> next_q = sgld.step(q, sgld.begin(q), 2 * q, torch.zeros(1, 1), 0.1, 1.0, 10, False)
+        >>> round(float(next_q), 6)  # half a step down the gradient
+        0.9
     """
 
     def begin(self, q: Tensor) -> dict[str, Tensor]:
@@ -98,6 +112,13 @@ class PSGLD(MinibatchKernel):
 
     Raises:
         TypeError, ValueError: if an argument is none of the above.
+
+    Example:
+        >>> psgld, q = hnbayes.minibatch.PSGLD(decay=0.9), torch.ones(1, 2)
+        >>> memory = psgld.begin(q)
+        >>> next_q = psgld.step(q, memory, torch.tensor([[10.0, 1000.0]]), torch.zeros(1, 2), 0.1, 1.0, 1, True)
+        >>> bool(torch.allclose(next_q[0, 0], next_q[0, 1], atol=1e-4))  # gradients of any size go as far
+        True
     """
 
     def __init__(self, decay: float = 0.99, floor: float = 1e-5, frozen: bool = True) -> None:
@@ -144,6 +165,13 @@ class SGHMC(MinibatchKernel):
 
     Raises:
         TypeError, ValueError: if an argument is none of the above.
+
+    Example:
+        >>> sghmc, q = hnbayes.minibatch.SGHMC(friction=0.1), torch.ones(1, 1)
+        >>> memory = sghmc.begin(q)
+        >>> next_q = sghmc.step(q, memory, q, torch.zeros(1, 1), 0.01, 1.0, 10, False)
+        >>> round(float(memory["velocity"]), 6)
+        -0.01
     """
 
     def __init__(self, friction: float = 0.1, noise_estimate: float = 0.0) -> None:

@@ -89,6 +89,15 @@ def sample_minibatch(
     Raises:
         TypeError, ValueError: if an argument is none of the above, or a chain leaves the numbers, as steps too large
             make it; the draws so far are the error's attribute `posterior`.
+
+    Example:
+        >>> X = torch.linspace(-1, 1, 200)[:, None]
+        >>> post = hnbayes.sample_minibatch(
+        ...     torch.nn.Linear(1, 1), X, 2 * X, likelihood=hnbayes.likelihoods.Gaussian(0.5), kernel="sgld",
+        ...     step_size=1e-4, chains=2, warmup=20, draws=20, init="module", seed=0, progress=False
+        ... )
+        >>> post.predict(X)["mean"].shape
+        (200,)
     """
     mover, sizes = as_kernel(kernel), as_schedule(schedule)
     step_size, batch_size = check_positive("step_size", step_size), check_count("batch_size", batch_size)

@@ -16,6 +16,10 @@ class Stage(NamedTuple):
     Attributes:
         scale: its size, as a share of `step_size`.
         explores: whether it goes down without noise, and isn't kept.
+
+    Example:
+        >>> hnbayes.minibatch.Stage(0.5)
+        Stage(scale=0.5, explores=False)
     """
 
     scale: float
@@ -23,7 +27,15 @@ class Stage(NamedTuple):
 
 
 class Schedule(ABC):
-    """The stage of every step."""
+    """The stage of every step.
+
+    Example:
+        >>> class Halving(hnbayes.minibatch.Schedule):
+        ...     def at(self, step, warmup, steps):
+        ...         return hnbayes.minibatch.Stage(0.5 ** (step // 100))
+        >>> Halving().at(200, warmup=0, steps=1000).scale
+        0.25
+    """
 
     @abstractmethod
     def at(self, step: int, warmup: int, steps: int) -> Stage:
@@ -37,7 +49,12 @@ class Schedule(ABC):
 
 
 class Constant(Schedule):
-    """All steps have the same size."""
+    """All steps have the same size.
+
+    Example:
+        >>> hnbayes.minibatch.Constant().at(7, warmup=5, steps=10)
+        Stage(scale=1.0, explores=False)
+    """
 
     def at(self, step: int, warmup: int, steps: int) -> Stage:
         """See `Schedule.at`."""
@@ -56,6 +73,11 @@ class Cyclical(Schedule):
 
     Raises:
         TypeError, ValueError: if an argument is none of the above.
+
+    Example:
+        >>> cycles = hnbayes.minibatch.Cyclical(cycles=2, exploration=0.5)
+        >>> [round(cycles.at(step, warmup=0, steps=8).scale, 2) for step in range(5)]
+        [1.0, 0.85, 0.5, 0.15, 1.0]
     """
 
     def __init__(self, cycles: int = 4, exploration: float = 0.8) -> None:
@@ -80,6 +102,10 @@ class Custom(Schedule):
 
     Raises:
         TypeError: if it is no function.
+
+    Example:
+        >>> hnbayes.minibatch.Custom(lambda step: 1 / (1 + step)).at(3, warmup=0, steps=10).scale
+        0.25
     """
 
     def __init__(self, function: Callable[[int], float]) -> None:
