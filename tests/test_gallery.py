@@ -17,6 +17,7 @@ PAGE = DOCS / "gallery.md"
 
 
 def test_the_script_draws_every_picture(tmp_path, monkeypatch):
+    plt.close("all")  # what tests before it have left open
     monkeypatch.syspath_prepend(str(ROOT / "examples"))
     gallery = importlib.import_module("gallery")
     del sys.modules["gallery"]

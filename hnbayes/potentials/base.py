@@ -236,7 +236,9 @@ class Potential:
         return other
 
     def _evaluator(self, positions: Tensor, evaluations: int | None) -> Evaluator:
-        key = ("grad", tuple(positions.shape), positions.dtype, positions.device, self._long_run)
+        # What is evaluated row by row is so in runs of any length.
+        long_run = self._long_run and self._sequential_cause is None
+        key = ("grad", tuple(positions.shape), positions.dtype, positions.device, long_run)
         if key not in self._evaluators:
             natives = [] if self.parts is None else [partial(dense_function, self.parts)]
             if self._long_run:

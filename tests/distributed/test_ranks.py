@@ -47,6 +47,12 @@ def whole():
     return hnbayes.sample_potential(program.potential, program.starts(), **program.OPTIONS, cores=1)
 
 
+@pytest.fixture(scope="module")
+def asked():
+    """The same of a potential that is asked for each gradient."""
+    return hnbayes.sample_potential(program.Asked(), program.starts(), **program.OPTIONS, cores=1)
+
+
 @pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_draws_are_those_of_one_process(ranks, whole, tmp_path):
     code, _, told = torchrun("chains", tmp_path, ranks)
@@ -58,7 +64,7 @@ def test_draws_are_those_of_one_process(ranks, whole, tmp_path):
         assert data.sizes["chain"] == program.CHAINS
 
 
-def test_a_rank_that_is_killed(whole, tmp_path):
+def test_a_rank_that_is_killed(asked, tmp_path):
     code, seconds, told = torchrun("dies", tmp_path)
     print(f"ended after {seconds:.1f} s, starting included")
     assert code != 0
@@ -67,19 +73,19 @@ def test_a_rank_that_is_killed(whole, tmp_path):
     assert "RanksStoppedError" in told or "RankDiedError" in told
     so_far = hnbayes.read_draws(tmp_path / "run")
     assert so_far.metadata["interrupted"]
-    assert torch.equal(so_far.positions, whole.positions[:, : so_far.num_draws])
+    assert torch.equal(so_far.positions, asked.positions[:, : so_far.num_draws])
     # By worker processes, for a change.
-    result = hnbayes.resume(tmp_path / "run", program.potential, cores=1, progress=False)
-    assert torch.equal(result.positions, whole.positions)
-    assert torch.equal(result.warmup_positions, whole.warmup_positions)
+    result = hnbayes.resume(tmp_path / "run", program.Asked(), cores=1, progress=False)
+    assert torch.equal(result.positions, asked.positions)
+    assert torch.equal(result.warmup_positions, asked.warmup_positions)
 
 
 @pytest.mark.slow
-def test_resumed_by_ranks(whole, tmp_path):
+def test_resumed_by_ranks(asked, tmp_path):
     torchrun("dies", tmp_path)
     code, _, told = torchrun("resumes", tmp_path, ranks=3)
     assert code == 0, told
-    assert torch.equal(hnbayes.read_draws(tmp_path / "run").positions, whole.positions)
+    assert torch.equal(hnbayes.read_draws(tmp_path / "run").positions, asked.positions)
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ OTHERS = {
     "sliced": lambda q: (q[1::3] * q[:16:2]).sum() + matrix(q)[1:, ::2].exp().sum() + matrix(q)[-1].prod(),
     "parts": lambda q: sum(part.sum() ** 2 for part in q.split([3, 7, 14])) + q.chunk(4)[1].exp().sum(),
     "unbound": lambda q: sum((k + 1) * row.exp().sum() for k, row in enumerate(matrix(q).unbind(1))),
-    "diagonal": lambda q: q[:16].view(4, 4).diagonal().exp().sum() + torch.trace(q[8:].view(4, 4)) ** 2,
+    "diagonal": lambda q: q[:16].view(4, 4).diagonal().exp().sum() + q[8:].view(4, 4).diagonal().sum() ** 2,
     "triangle": lambda q: (torch.tril(q[:16].view(4, 4)) @ torch.triu(q[8:].view(4, 4), 1)).exp().sum(),
     "cat": lambda q: (torch.cat((q[3:9], q[:4].exp(), q)) * torch.arange(34).to(q.dtype)).sin().sum(),
     "cat along rows": lambda q: (torch.cat((matrix(q), matrix(q)[:, :1] ** 2), 1) ** 3).sum(),

@@ -771,18 +771,18 @@ def test_threads_leave_the_process_as_it_was():
         from hnbayes import MultiChainHMC
         from hnbayes.potentials import graph
         torch.set_num_threads(1)
-        call, make_fx, lock, inside, most = torch.nn.Module.__call__, graph.make_fx, threading.Lock(), [], []
+        call, recorded, lock, inside, most = torch.nn.Module.__call__, graph.recorded, threading.Lock(), [], []
 
-        def slow_make_fx(function):
+        def slowly_recorded(*arguments):
             with lock:
                 inside.append(1)
                 most.append(len(inside))
             time.sleep(0.2)
             with lock:
                 inside.pop()
-            return make_fx(function)
+            return recorded(*arguments)
 
-        graph.make_fx = slow_make_fx
+        graph.recorded = slowly_recorded
         potentials = [lambda q, c=c: 0.5 * (q - c).square().sum() for c in range(3)]
         chains = MultiChainHMC([torch.zeros(2)] * 3, potentials, seed=0)
         chains.simulate_chains(3, num_parallel=3)

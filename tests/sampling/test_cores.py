@@ -354,7 +354,7 @@ def killed_and_resumed(nursery, cases, folder, again=True):
     for number, (kernel, chains, cores, victim) in enumerate(cases):
         run, key = folder / str(number), (kernel, chains)
         if key not in wholes:
-            wholes[key] = stopped_runs.sample(kernel, chains, cores=1)
+            wholes[key] = stopped_runs.sample(kernel, chains, stopped_runs.Slow(), cores=1)
         options = {"cores": cores, "victim": victim}
         if chains > 1 and rng.random() < 0.8:
             options |= {"wait": when_it_samples(run), "after": rng.uniform(0, 1.0)}
@@ -399,4 +399,4 @@ def test_signals_end_a_run_with_a_checkpoint(sent, victim, nursery, tmp_path):
     assert told[-1]["interrupted"]
     assert told[-1]["stopped_by"] == sent.name
     found = resume_potential(run, stopped_runs.Slow(), progress=False, cores=1)
-    assert_identical(found, stopped_runs.sample("nuts", 2, cores=2))
+    assert_identical(found, stopped_runs.sample("nuts", 2, stopped_runs.Slow(), cores=2))

@@ -303,7 +303,7 @@ def killed_and_resumed(nursery, cases, folder):
         killed += status == -signal.SIGKILL
         if cores is not None:
             time.sleep(0.5)  # until the workers have noticed
-            whole[kernel, chains] = stopped_runs.sample(kernel, chains, cores=1)
+            whole[kernel, chains] = stopped_runs.sample(kernel, chains, stopped_runs.Slow(), cores=1)
         if (run / "posterior.zarr/.zmetadata").exists():
             check_prefix(run, whole[kernel, chains])
         assert nursery.run(kernel, chains, run, resume=True, cores=cores)[0] == 0

@@ -496,7 +496,7 @@ BAD_OPTIONS = [
     (
         {"kernel": "nut"},
         ValueError,
-        r"kernel must be one of 'nuts', 'hmc', 'metropolis', 'mclmc', 'mamclmc'; received 'nut'",
+        r"kernel must be one of 'nuts', 'hmc', 'metropolis', 'mclmc', 'mamclmc', 'chees'; received 'nut'",
     ),
     ({"kernel": NUTS}, TypeError, r"kernel must be .*kernel object; received the class. Use NUTS\(\)"),
     ({"kernel": 3}, TypeError, r"kernel must be one of .*; received 3 \(int\)"),

@@ -147,7 +147,7 @@ DECOMPOSED = (
         aten.lerp,
     ),
     *(aten.var_mean, aten.native_layer_norm, aten.native_layer_norm_backward, aten.stack),
-    *(aten.addmm, aten.addmv, aten.baddbmm, aten.addr, aten.linalg_vector_norm, aten.norm, aten.trace),
+    *(aten.addmm, aten.addmv, aten.baddbmm, aten.addr, aten.linalg_vector_norm, aten.norm),
     *(aten.embedding, aten.index_select, aten.index_add, aten.tril),
     *(aten.triu, aten.cumprod, aten.logit, aten.logit_backward, aten.nan_to_num),
     *(aten.threshold, aten.new_zeros, aten.new_ones, aten.new_full, aten.isinf, aten.frac),
