@@ -20,6 +20,7 @@ from hnbayes.kernels.metropolis import RandomWalkMetropolis
 from hnbayes.kernels.microcanonical import MAMCLMC, MCLMC
 from hnbayes.kernels.nuts import NUTS
 from hnbayes.params import ParamSpec
+from hnbayes.potentials.native.compiler import available
 
 KERNELS: dict[str, type[Kernel]] = {
     cls.__name__: cls for cls in (NUTS, HMC, RandomWalkMetropolis, MCLMC, MAMCLMC, ChEES)
@@ -121,5 +122,6 @@ def environment(device: torch.device) -> dict[str, Any]:
         "machine": platform.machine(),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        "compiler": available(),
         "device": device.type,
     }

@@ -20,6 +20,7 @@ from torch import nn
 
 import hnbayes
 from hnbayes.kernels import NUTS, RandomWalkMetropolis
+from hnbayes.potentials.native.compiler import available
 from hnbayes.sampling import read_draws, resume_potential, sample_potential
 from hnbayes.sampling.array_file import DamagedFileError, read_arrays, write_arrays
 from hnbayes.sampling.callbacks import StopSampling
@@ -231,6 +232,16 @@ def other_names(folder):
     ]
     sample_potential(U[0], BENT.draw(1, seed=0), warmup=5, draws=5, seed=0, progress=False, checkpoint=folder)
     return U[1]
+
+
+@pytest.mark.skipif(not available(), reason="no C compiler here")
+def test_a_run_goes_on_without_the_compiler_it_was_begun_with(tmp_path, monkeypatch):
+    part = stopped(tmp_path, 30)
+    assert part.metadata["evaluation"] == "native"
+    monkeypatch.setenv("HNBAYES_NATIVE", "0")
+    with pytest.warns(UserWarning, match=r"begun elsewhere \(compiler True -> False\)"):
+        draws = resume(tmp_path, hnbayes.Potential(BENT.potential))
+    assert draws.num_draws == 30
 
 
 def test_another_place_is_warned_of(tmp_path, monkeypatch):

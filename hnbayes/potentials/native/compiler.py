@@ -40,6 +40,13 @@ SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
 }
 
 
+def available() -> bool:
+    """Whether there is a C compiler, and it may be used."""
+    if os.environ.get(SWITCH, "1") == "0" or sys.platform == "win32":
+        return False
+    return bool(shlex.split(os.environ.get("CC", "")) or _compiler())
+
+
 def library(double: bool) -> ctypes.CDLL | None:
     """The package's own functions for float64 or float32 (see native.c); None where there is no compiler.
 
@@ -62,7 +69,7 @@ def compiled(source: str, double: bool, flags: tuple[str, ...] = ()) -> ctypes.C
         double: whether `real` of vectors.h is float64.
         flags: for the compiler, after its usual ones.
     """
-    if os.environ.get(SWITCH, "1") == "0" or sys.platform == "win32":
+    if not available():
         return None
     return _library(source, double, flags, os.environ.get("CC", ""), os.environ.get(CACHE, ""), os.getuid())
 
