@@ -39,6 +39,18 @@ class ShardedPotential(Potential):
 
     Raises:
         TypeError, ValueError: if an argument is none of these, or no launcher has started the process.
+
+    Example:
+        >>> import os, tempfile
+        >>> import torch.distributed as dist
+        >>> rendezvous = f"file://{tempfile.mkdtemp()}/here"
+        >>> dist.init_process_group("gloo", init_method=rendezvous, rank=0, world_size=1)  # torchrun does this
+        >>> U = hnbayes.distributed.ShardedPotential(lambda q: 0.5 * q.square().sum())
+        >>> with U.leading() as leads:
+        ...     draws = hnbayes.sample_potential(U, torch.zeros(2, 3), warmup=10, draws=10, seed=0, progress=False)
+        >>> dist.destroy_process_group()
+        >>> draws.positions.shape
+        torch.Size([2, 10, 3])
     """
 
     def __init__(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from hnbayes._checks import check_choice, check_count, check_fraction, check_positive, describe
 
 
-class Stage(NamedTuple):
+@dataclass(frozen=True)
+class Stage:
     """What a step is.
 
     Attributes:

@@ -29,6 +29,14 @@ def dense_function(parts: Parts, positions: Tensor) -> HostFunction | None:
     Args:
         parts: of the potential.
         positions: a batch (C, D) like those to come.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+        >>> X = torch.linspace(-1, 1, 10)[:, None]
+        >>> U = hnbayes.nn_pot_energy(net, X, X, hnbayes.log_prob_standard_normal_prior)
+        >>> function = hnbayes.potentials.dense.dense_function(U.parts, torch.zeros(2, U.spec.size))
+        >>> function is None or function(torch.zeros(2, U.spec.size))[0].shape == (2, 13)  # None without a C compiler
+        True
     """
     if positions.shape[1] > LARGEST or not _plain_data(parts, positions):
         return None

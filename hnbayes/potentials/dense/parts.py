@@ -45,6 +45,13 @@ class Parts:
         normal: the prior, if it is normal.
         rest: R, of the numbers of a position from `rest_from` on and the loss, both of one chain.
         rest_from: see `rest`.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+        >>> X = torch.linspace(-1, 1, 10)[:, None]
+        >>> U = hnbayes.nn_pot_energy(net, X, X, hnbayes.log_prob_standard_normal_prior)
+        >>> U.parts.loss, tuple(U.parts.inputs.shape)
+        ('squares', (10, 1))
     """
 
     outputs: Callable[[Tensor], Tensor]

@@ -52,6 +52,11 @@ def library(double: bool) -> ctypes.CDLL | None:
 
     Args:
         double: whether numbers are float64.
+
+    Example:
+        >>> found = hnbayes.potentials.native.library(double=True)
+        >>> found is None or found.evaluate_points is not None
+        True
     """
     found = compiled(f'#include "{SOURCE.name}"\n', double)
     if found is not None:
@@ -68,6 +73,11 @@ def compiled(source: str, double: bool, flags: tuple[str, ...] = ()) -> ctypes.C
         source: it may include the headers that stand beside native.c.
         double: whether `real` of vectors.h is float64.
         flags: for the compiler, after its usual ones.
+
+    Example:
+        >>> found = hnbayes.potentials.native.compiled("int twice(int x) { return 2 * x; }", double=True)
+        >>> 4 if found is None else found.twice(2)
+        4
     """
     if not available():
         return None

@@ -23,6 +23,15 @@ class Point:
         bytes: the memory that a thread needs for it.
         operations: about how many arithmetic operations a call takes.
         keeps: what must live as long as it is called.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+        >>> X = torch.linspace(-1, 1, 10)[:, None]
+        >>> U = hnbayes.nn_pot_energy(net, X, X, hnbayes.log_prob_standard_normal_prior)
+        >>> q = torch.zeros(2, U.spec.size)
+        >>> point = U.point(q.numpy()) if U.prepare(q) == "native" else None  # None without a C compiler
+        >>> point is None or point.operations > 0
+        True
     """
 
     function: int
@@ -39,6 +48,16 @@ class PointArrays:
 
     Raises:
         ValueError: if there is no compiler.
+
+    Example:
+        >>> net = torch.nn.Sequential(torch.nn.Linear(1, 4), torch.nn.Tanh(), torch.nn.Linear(4, 1))
+        >>> X = torch.linspace(-1, 1, 10)[:, None]
+        >>> U = hnbayes.nn_pot_energy(net, X, X, hnbayes.log_prob_standard_normal_prior)
+        >>> q = torch.zeros(2, U.spec.size)
+        >>> if U.prepare(q) == "native":
+        ...     evaluate = hnbayes.potentials.native.PointArrays(U.point(q.numpy()), double=False)
+        ...     gradients, values = evaluate(q.numpy())
+        ...     assert gradients.shape == (2, 13)
     """
 
     def __init__(self, point: Point, double: bool) -> None:

@@ -37,6 +37,14 @@ def translated_function(
 
     Raises:
         UntranslatableError: if C has no counterpart of what it does.
+
+    Example:
+        >>> from hnbayes.potentials.translated import translated_function
+        >>> function = translated_function(lambda q: 0.5 * q.square().sum(), False, torch.zeros(2, 3))
+        >>> gradients = torch.ones(2, 3) if function is None else function(torch.ones(2, 3))[0]  # None: no C compiler
+        >>> gradients
+        tensor([[1., 1., 1.],
+                [1., 1., 1.]])
     """
     dtype = positions.dtype
     if positions.device.type != "cpu" or dtype not in (torch.float32, torch.float64):
