@@ -4,8 +4,9 @@
     python examples/uci_regression.py --data yacht --splits 5  # random 90/10 splits, in the data's own units
     python examples/uci_regression.py --quick                  # budgets too small to mean anything
 
-Networks of four hidden layers of 16 units with a learned scale of noise for each input. The airfoil data are split once
-(80/20, seed 0) and scored on standardised axes, as published results are; the seeds differ in training and sampling.
+Networks of four hidden layers of 16 units with a learned scale of noise, for each input or one for all. The airfoil
+data are split once (80/20, seed 0) and scored on standardised axes, as published results are; the seeds differ in training
+and sampling.
 Each finished run is a line of results.csv, which a later call doesn't repeat; one that was stopped while it sampled
 goes on where it was (its seconds are those of the last process). Writes results.csv and scores.png.
 """
@@ -27,11 +28,12 @@ from sklearn.model_selection import train_test_split
 import hnbayes
 from hnbayes import EnsembleTraining, Posterior
 from hnbayes.kernels import MCLMC, NUTS
-from hnbayes.likelihoods import HeteroscedasticGaussian
+from hnbayes.likelihoods import Gaussian, HeteroscedasticGaussian
 
 FOLDER = pathlib.Path(__file__).parent / "data"
 METHODS = ("ensemble", "mclmc", "nuts")
-COLUMNS = ("data", "split", "method", "members", "rmse", "nll_moments", "nll_mixture", "seconds")
+NOISES = ("heteroscedastic", "constant")
+COLUMNS = ("data", "split", "method", "members", "noise", "rmse", "nll_moments", "nll_mixture", "seconds")
 TRAINING = EnsembleTraining(epochs=400, batch_size=64, learning_rate=0.01, patience=50)
 QUICK = EnsembleTraining(epochs=20, batch_size=64, learning_rate=0.01, patience=10)
 
@@ -41,6 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data", choices=("airfoil", "yacht", "energy"), default="airfoil")
     parser.add_argument("--splits", type=int, default=3, help="random splits; of airfoil, seeds on one split")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["ensemble", "mclmc"])
+    parser.add_argument("--noise", choices=NOISES, default=NOISES[0], help="its scale is learned in either case")
     parser.add_argument("--members", type=int, default=10, help="networks of the ensemble, and chains")
     parser.add_argument("--draws", type=int, default=1500, help="transitions of 20 steps of 'mclmc' after warm-up")
     parser.add_argument("--warmup", type=int, default=200)
@@ -74,18 +77,20 @@ def load(name: str, number: int) -> Split:
     return Split(train[:, :-1], train[:, -1:], test[:, :-1], test[:, -1:], unit)
 
 
-def network(inputs: int) -> torch.nn.Sequential:
+def network(inputs: int, outputs: int) -> torch.nn.Sequential:
     layers: list[torch.nn.Module] = []
     for size in (16, 16, 16, 16):
         layers += [torch.nn.Linear(inputs, size), torch.nn.Tanh()]
         inputs = size
-    return torch.nn.Sequential(*layers, torch.nn.Linear(inputs, 2))
+    return torch.nn.Sequential(*layers, torch.nn.Linear(inputs, outputs))
 
 
 def posterior(split: Split, method: str, number: int, args: argparse.Namespace, folder: pathlib.Path) -> Posterior:
     """The posterior by one method, from its checkpoint if there is one."""
-    net = network(split.X.shape[1])
-    model = {"likelihood": HeteroscedasticGaussian(), "prior": 1.0, "seed": number}
+    constant = args.noise == "constant"
+    net = network(split.X.shape[1], 1 if constant else 2)
+    likelihood = Gaussian(scale="learned") if constant else HeteroscedasticGaussian()
+    model = {"likelihood": likelihood, "prior": 1.0, "seed": number}
     training = QUICK if args.quick else TRAINING
     if method == "ensemble":
         return hnbayes.deep_ensemble(net, split.X, split.y, members=args.members, training=training, **model)
@@ -145,12 +150,21 @@ def append(path: pathlib.Path, row: dict[str, object]) -> None:
 
 def summary(rows: list[dict[str, str]], name: str) -> None:
     print(f"\n{name}: means over runs")
-    print(f"{'method':<12}{'runs':>5}{'RMSE':>9}{'NLL (moments)':>15}{'NLL (mixture)':>15}{'s':>7}")
+    print(f"{'method':<10}{'noise':<17}{'runs':>4}{'RMSE':>9}{'NLL (moments)':>15}{'NLL (mixture)':>15}{'s':>7}")
+    for method, noise, mine in groups(rows, name):
+        rmse, moments, mixture, seconds = (np.mean([float(row[c]) for row in mine]) for c in COLUMNS[5:])
+        print(f"{method:<10}{noise:<17}{len(mine):>4}{rmse:>9.4f}{moments:>15.3f}{mixture:>15.3f}{seconds:>7.0f}")
+
+
+def groups(rows: list[dict[str, str]], name: str) -> list[tuple[str, str, list[dict[str, str]]]]:
+    """The rows of each method and kind of noise that has any."""
+    found = []
     for method in METHODS:
-        mine = [row for row in rows if row["data"] == name and row["method"] == method]
-        if mine:
-            rmse, moments, mixture, seconds = (np.mean([float(row[c]) for row in mine]) for c in COLUMNS[4:])
-            print(f"{method:<12}{len(mine):>5}{rmse:>9.4f}{moments:>15.3f}{mixture:>15.3f}{seconds:>7.0f}")
+        for noise in NOISES:
+            mine = [row for row in rows if (row["data"], row["method"], row["noise"]) == (name, method, noise)]
+            if mine:
+                found.append((method, noise, mine))
+    return found
 
 
 def plot(rows: list[dict[str, str]], name: str, path: pathlib.Path) -> None:
@@ -160,9 +174,9 @@ def plot(rows: list[dict[str, str]], name: str, path: pathlib.Path) -> None:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(5, 3.5), layout="constrained")
-    for method in METHODS:
-        mine = [row for row in rows if row["data"] == name and row["method"] == method]
-        axes.scatter([float(r["rmse"]) for r in mine], [float(r["nll_moments"]) for r in mine], label=method)
+    for method, noise, mine in groups(rows, name):
+        label = f"{method}, {noise} noise"
+        axes.scatter([float(r["rmse"]) for r in mine], [float(r["nll_moments"]) for r in mine], label=label)
     axes.set(xlabel="test RMSE", ylabel="test NLL (moment-matched)", title=f"{name}: lower and further left is better")
     axes.legend()
     figure.savefig(path, dpi=120)
@@ -176,8 +190,8 @@ def main() -> None:
     for number in range(args.splits):
         split = load(args.data, number)
         for method in args.methods:
-            key = (args.data, str(number), method, str(args.members))
-            if key in {(r["data"], r["split"], r["method"], r["members"]) for r in read(results)}:
+            key = (args.data, str(number), method, str(args.members), args.noise)
+            if key in {tuple(row[column] for column in COLUMNS[:5]) for row in read(results)}:
                 print(f"{args.data} {number} {method}: in {results} already")
                 continue
             folder = args.out / "runs" / "-".join(key)

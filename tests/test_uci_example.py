@@ -34,6 +34,7 @@ def rows(folder):
 def test_a_table_a_picture_and_no_run_twice(tmp_path):
     first = run("--quick", "--methods", "ensemble", "mclmc", "nuts", "--out", tmp_path)
     found = rows(tmp_path)
+    assert {row["noise"] for row in found} == {"heteroscedastic"}
     assert [row["method"] for row in found] == ["ensemble", "mclmc", "nuts"]
     assert all(0 < float(row["rmse"]) < 15 for row in found)  # the target's standard deviation is 15
     for row in found:
@@ -42,12 +43,14 @@ def test_a_table_a_picture_and_no_run_twice(tmp_path):
     again = run("--quick", "--methods", "ensemble", "mclmc", "nuts", "--out", tmp_path)
     assert again.count("already") == 3
     assert rows(tmp_path) == found
+    run("--quick", "--methods", "mclmc", "--noise", "constant", "--out", tmp_path)
+    assert rows(tmp_path)[3]["noise"] == "constant"
 
 
 def test_a_run_that_is_stopped_goes_on(tmp_path):
     options = ["--members", "2", "--warmup", "5", "--draws", "60", "--methods", "mclmc", "--out", str(tmp_path)]
     process = subprocess.Popen([*COMMAND, *options], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
-    folder = tmp_path / "runs" / "yacht-0-mclmc-2"
+    folder = tmp_path / "runs" / "yacht-0-mclmc-2-heteroscedastic"
     deadline = time.monotonic() + 120
     while not list(folder.glob("checkpoint-*")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -72,7 +75,7 @@ def test_scores_are_those_of_the_mixture():
     assert len(split.X_test) == 31
     assert abs(float(split.y.std(correction=0)) - 1) < 1e-5
     members = hnbayes.deep_ensemble(
-        example.network(6), split.X, split.y, likelihood=example.HeteroscedasticGaussian(), members=3,
+        example.network(6, 2), split.X, split.y, likelihood=example.HeteroscedasticGaussian(), members=3,
         training=example.QUICK, seed=0,
     )  # fmt: skip
     outputs = members.outputs(split.X_test)[:, 0]
