@@ -5,8 +5,8 @@
     python examples/uci_regression.py --quick                  # budgets too small to mean anything
 
 Networks of four hidden layers of 16 units with a learned scale of noise, for each input or one for all. The airfoil
-data are split once (80/20, seed 0) and scored on standardised axes, as published results are; the seeds differ in training
-and sampling.
+data are split once (80/20, seed 0) and scored on standardised axes, as published results are; the seeds differ in
+training and sampling.
 Each finished run is a line of results.csv, which a later call doesn't repeat; one that was stopped while it sampled
 goes on where it was (its seconds are those of the last process). Writes results.csv and scores.png.
 """
