@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset
 
 import hnbayes
 from hnbayes.likelihoods import Categorical, Gaussian
-from hnbayes.minibatch import PSGLD, SGHMC, SGLD, Constant, Custom, Cyclical
+from hnbayes.minibatch import PSGLD, SGHMC, SGLD, Constant, Custom, Cyclical, Stage
 from hnbayes.minibatch import run as run_module
 from hnbayes.sampling.callbacks import StopSampling
 
@@ -170,7 +170,7 @@ def test_cyclical_steps_and_what_is_kept():
         stage = schedule.at(k - 1 + 7, 7, steps)
         assert first * stage.scale == pytest.approx(expected)
         assert stage.explores == (((k - 1) % length) / length < 0.4)
-    assert schedule.at(3, 7, steps) == (1.0, False)
+    assert schedule.at(3, 7, steps) == Stage(1.0, False)
     plan = run_module.Plan.of(schedule, first, 0.5, 7, steps, 1)
     assert sum(plan.kept) == cycles * 3
     assert plan.temperatures[7:12] == [0.0, 0.0, 0.5, 0.5, 0.5]
@@ -219,7 +219,7 @@ def test_a_schedule_may_be_a_function():
     )
     np.testing.assert_allclose(post.draws.stats["step_size"][0], [1e-4 / 4, 1e-4 / 6])
     assert isinstance(Custom(lambda k: 1.0), hnbayes.minibatch.Schedule)
-    assert Constant().at(5, 1, 9) == (1.0, False)
+    assert Constant().at(5, 1, 9) == Stage(1.0, False)
 
 
 def test_a_network_end_to_end():
