@@ -37,7 +37,7 @@ import matplotlib.pyplot as plt
 # Inputs that span orders of magnitude enter as logarithms.
 LOGARITHMS = ("frequency_hz", "displacement_thickness_m")
 QUICK = {"rows": 100, "hidden": 10, "warmup": 150, "draws": 100, "max_tree_depth": 6}
-FULL = {"rows": 200, "hidden": 20, "warmup": 400, "draws": 400, "max_tree_depth": 8}
+FULL = {"rows": 200, "hidden": 20, "warmup": 600, "draws": 500, "max_tree_depth": 10}
 
 
 def arguments() -> argparse.Namespace:
