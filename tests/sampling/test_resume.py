@@ -439,8 +439,8 @@ def nursery():
     found.close()
 
 
-def killed_and_resumed(nursery, cases, folder):
-    """Each case killed at a random moment, resumed, perhaps killed again. Returns how often it was killed in time."""
+def killed_and_resumed(nursery, cases, folder, sent=signal.SIGKILL):
+    """Each case sent a signal at a random moment, resumed, perhaps sent it again. Returns how often it was in time."""
     rng = random.Random(11)
     killed, in_time = 0, {}
     for number, (kernel, chains) in enumerate(cases):
@@ -449,14 +449,15 @@ def killed_and_resumed(nursery, cases, folder):
         if (kernel, chains) not in in_time:
             nursery.run(kernel, chains, folder / f"whole {kernel} {chains}")
             in_time[kernel, chains] = time.monotonic() - began
-        status, _ = nursery.run(kernel, chains, run, after=rng.uniform(0, in_time[kernel, chains]))
-        killed += status == -signal.SIGKILL
+        status, told = nursery.run(kernel, chains, run, after=rng.uniform(0, in_time[kernel, chains]), sent=sent)
+        stopped = status != 0 or told[-1]["interrupted"]
+        killed += stopped
         if not list(run.glob("checkpoint-*")):  # nothing was there yet
-            assert status == -signal.SIGKILL
+            assert stopped
             nursery.run(kernel, chains, run)
         else:
             # Again, while it is resumed.
-            nursery.run(kernel, chains, run, resume=True, after=rng.uniform(0, in_time[kernel, chains]))
+            nursery.run(kernel, chains, run, resume=True, after=rng.uniform(0, in_time[kernel, chains]), sent=sent)
             assert nursery.run(kernel, chains, run, resume=True)[0] == 0
         assert_identical(read_draws(run), stopped_runs.sample(kernel, chains))
         shutil.rmtree(run)
@@ -474,6 +475,15 @@ def test_killed_at_sixty_random_moments(nursery, tmp_path):
     killed = killed_and_resumed(nursery, cases, tmp_path)
     print(f"{killed} of {len(cases)} killed before their end")
     assert killed > 50
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_signals_at_thirty_random_moments(sent, nursery, tmp_path):
+    cases = [case for case in itertools.product(KERNELS, (1, 4)) for _ in range(3)]
+    stopped = killed_and_resumed(nursery, cases, tmp_path, sent)
+    print(f"{stopped} of {len(cases)} stopped before their end by {sent.name}")
+    assert stopped > 15
 
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
