@@ -365,7 +365,7 @@ def killed_and_resumed(nursery, cases, folder, again=True):
             wholes[key] = stopped_runs.sample(kernel, chains, stopped_runs.Slow(), cores=1)
         options = {"cores": cores, "victim": victim}
         if chains > 1 and rng.random() < 0.8:
-            options |= {"wait": when_it_samples(run), "after": rng.uniform(0, 1.0)}
+            options |= {"wait": when_it_samples(run), "after": rng.uniform(0, 0.5)}
         else:
             options["after"] = rng.uniform(0, 4.0)  # while processes start
         status, _ = nursery.run(kernel, chains, run, **options)
