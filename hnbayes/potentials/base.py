@@ -36,8 +36,8 @@ class Potential:
 
     Calling it gives U of one position, as the wrapped function does. Kernels call `value_and_grad`, which evaluates
     all chains in one call. The way is found at the first call for a number of chains, a dtype and a device:
-    `torch.func.vmap` of the gradient, captured once as a graph of plain tensor operations
-    (`torch.fx`'s `make_fx`, which removes the cost of the transforms), compiled with `torch.compile` if asked;
+    the gradient of `torch.func.vmap` of the function, captured once as a graph of plain tensor operations
+    (which removes the cost of the transforms), compiled with `torch.compile` if asked;
     for posteriors of dense networks, C that was written for them, where a C compiler is found; for other small graphs C
     too, where `prepare` is told of a run that repays the compiler's time;
     one chain at a time, with one warning, if the function can't be vectorised.

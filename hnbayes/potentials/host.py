@@ -30,8 +30,8 @@ LARGE_SUM = 4_096
 LARGE = 32_768
 LARGE_SCALAR = 2_048
 
-# Elementwise operations, as NumPy expressions of their arguments.
-ELEMENTWISE: dict[Any, str] = {
+# Elementwise operations, as expressions of their arguments that NumPy and C write alike.
+ARITHMETIC: dict[Any, str] = {
     aten.add.Tensor: "{0} + {1}",
     aten.add.Scalar: "{0} + {1}",
     aten.sub.Tensor: "{0} - {1}",
@@ -40,16 +40,21 @@ ELEMENTWISE: dict[Any, str] = {
     aten.rsub.Tensor: "{1} - {0}",
     aten.mul.Tensor: "{0} * {1}",
     aten.mul.Scalar: "{0} * {1}",
+    aten.neg.default: "-{0}",
+    aten.reciprocal.default: "1 / {0}",
+    aten.tanh_backward.default: "{0} * (1 - {1} * {1})",
+}
+# The same in NumPy, and others.
+ELEMENTWISE: dict[Any, str] = {
+    **ARITHMETIC,
     aten.div.Tensor: "{0} / {1}",
     aten.div.Scalar: "{0} / {1}",
-    aten.neg.default: "-{0}",
     aten.exp.default: "np.exp({0})",
     aten.log.default: "np.log({0})",
     aten.log1p.default: "np.log1p({0})",
     aten.expm1.default: "np.expm1({0})",
     aten.sqrt.default: "np.sqrt({0})",
     aten.rsqrt.default: "1 / np.sqrt({0})",
-    aten.reciprocal.default: "1 / {0}",
     aten.tanh.default: "np.tanh({0})",
     aten.sigmoid.default: "1 / (1 + np.exp(-{0}))",
     aten.abs.default: "np.abs({0})",
@@ -62,7 +67,6 @@ ELEMENTWISE: dict[Any, str] = {
     aten.minimum.default: "np.minimum({0}, {1})",
     aten.clamp_min.default: "np.maximum({0}, {1})",
     aten.clamp_max.default: "np.minimum({0}, {1})",
-    aten.tanh_backward.default: "{0} * (1 - {1} * {1})",
     aten.sigmoid_backward.default: "{0} * ({1} * (1 - {1}))",
     aten.threshold_backward.default: "np.where({1} <= {2}, 0, {0})",
     aten.where.self: "np.where({0}, {1}, {2})",

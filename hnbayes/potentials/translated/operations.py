@@ -6,22 +6,16 @@ from typing import Any
 
 import torch
 
+from hnbayes.potentials.host import ARITHMETIC
+
 aten, prims = torch.ops.aten, torch.ops.prims
 
 # As C expressions of their arguments.
 EXPRESSIONS: dict[Any, str] = {
-    aten.add.Tensor: "{0} + {1}",
-    aten.add.Scalar: "{0} + {1}",
-    aten.sub.Tensor: "{0} - {1}",
-    aten.sub.Scalar: "{0} - {1}",
-    aten.rsub.Scalar: "{1} - {0}",
-    aten.rsub.Tensor: "{1} - {0}",
-    aten.mul.Tensor: "{0} * {1}",
-    aten.mul.Scalar: "{0} * {1}",
+    **ARITHMETIC,
     aten.div.Tensor: "(real){0} / (real){1}",
     aten.div.Scalar: "(real){0} / (real){1}",
     prims.div.default: "(real){0} / (real){1}",
-    aten.neg.default: "-{0}",
     aten.exp.default: "exponential({0})",
     aten.exp2.default: "exponential({0} * (real)0x1.62e42fefa39efp-1)",
     aten.log.default: "logarithm({0})",
@@ -31,7 +25,6 @@ EXPRESSIONS: dict[Any, str] = {
     aten.expm1.default: "exponential_less_1({0})",
     aten.sqrt.default: "root({0})",
     aten.rsqrt.default: "1 / root({0})",
-    aten.reciprocal.default: "1 / {0}",
     aten.square.default: "{0} * {0}",
     aten.tanh.default: "tangent_h({0})",
     aten.sigmoid.default: "logistic({0})",
@@ -44,7 +37,6 @@ EXPRESSIONS: dict[Any, str] = {
     aten.minimum.default: "smaller({0}, {1})",
     aten.clamp_min.default: "({0} < {1} ? {1} : {0})",
     aten.clamp_max.default: "({0} > {1} ? {1} : {0})",
-    aten.tanh_backward.default: "{0} * (1 - {1} * {1})",
     aten.sigmoid_backward.default: "{0} * ((1 - {1}) * {1})",
     aten.threshold_backward.default: "({1} <= {2} ? 0 : {0})",
     aten.where.self: "({0} ? {1} : {2})",
