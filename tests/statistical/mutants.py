@@ -11,7 +11,8 @@ import torch
 from problems import DESIGN, JOINTS, Joint
 from torch import Tensor
 
-from hnbayes.kernels import NUTS, hmc, metropolis, nuts
+from hnbayes.kernels import MAMCLMC, NUTS, hmc, metropolis, microcanonical, nuts
+from hnbayes.kernels.isokinetic import Splitting
 from hnbayes.kernels.kernel import evaluate, kinetic
 from hnbayes.kernels.metropolis import log_acceptance
 
@@ -42,9 +43,9 @@ def _accept_all(module: object) -> Callable[[Patch], None]:
     return lambda patch: patch.setattr(module, "log_acceptance", lambda start, end: np.zeros_like(end))
 
 
-def _half_acceptance(module: object) -> Callable[[Patch], None]:
-    """The acceptance probability's root."""
-    return lambda patch: patch.setattr(module, "log_acceptance", lambda start, end: 0.5 * log_acceptance(start, end))
+def _weak_acceptance(module: object, power: float = 0.5) -> Callable[[Patch], None]:
+    """A root of the acceptance probability."""
+    return lambda patch: patch.setattr(module, "log_acceptance", lambda start, end: power * log_acceptance(start, end))
 
 
 def _drift(patch: Patch) -> None:
@@ -123,23 +124,63 @@ def _keep_invalid(patch: Patch) -> None:
     patch.setattr(NUTS, "_check_subtrees", check)
 
 
+def _no_kinetic(patch: Patch) -> None:
+    """Turns of a direction leave the kinetic energy alone."""
+    real = microcanonical.turn
+
+    def turn(state, u, gradient, share):
+        turned, kinetic_change = real(state, u, gradient, share)
+        return turned, np.zeros_like(kinetic_change)
+
+    patch.setattr(microcanonical, "turn", turn)
+
+
+def _downhill(patch: Patch) -> None:
+    """Trajectories set out to where U falls, from which there is no way back."""
+    real = MAMCLMC._aim
+
+    def aim(self, state, rows):
+        real(self, state, rows)
+        uphill = (state.path.u[rows] * state.path.gradient[rows]).sum(1) > 0
+        state.path.u[rows[uphill]] *= -1
+
+    patch.setattr(MAMCLMC, "_aim", aim)
+
+
+def _lopsided(patch: Patch) -> None:
+    """Steps that turn first and then move aren't their own way back."""
+    patch.setitem(microcanonical.SPLITTINGS, "mclachlan", Splitting((1.0, 0.0, 0.0), (0.5, 0.5)))
+
+
+def _steps_by_direction(patch: Patch) -> None:
+    """Trajectories that set out to one side are longer."""
+    patch.setattr(MAMCLMC, "_draw_steps", lambda self, state, rows: np.where(state.path.u[rows, 0] > 0, 4, 1))
+
+
+BY_MOVES = ("invariance",)
 NOT_GEWEKE = ("invariance", "ranks")
 MUTANTS = (
     Mutant("accepts always", "metropolis", _accept_all(metropolis)),
-    Mutant("root of the acceptance", "metropolis", _half_acceptance(metropolis)),
+    Mutant("root of the acceptance", "metropolis", _weak_acceptance(metropolis)),
     Mutant("drifting proposal", "metropolis", _drift),
     Mutant("accepts always", "hmc", _accept_all(hmc), 1.5),
-    Mutant("root of the acceptance", "hmc", _half_acceptance(hmc), 1.5, NOT_GEWEKE),
+    Mutant("root of the acceptance", "hmc", _weak_acceptance(hmc), 1.5, NOT_GEWEKE),
     Mutant("stale gradient", "hmc", _stale(hmc), by=NOT_GEWEKE),
     Mutant("half the kinetic energy", "hmc", _light_kinetic(hmc)),
     Mutant("momentum not refreshed", "hmc", _same_momentum(hmc), by=NOT_GEWEKE),
     Mutant("stale gradient", "nuts", _stale(nuts), by=NOT_GEWEKE),
     Mutant("half the kinetic energy", "nuts", _light_kinetic(nuts)),
     Mutant("momentum not refreshed", "nuts", _same_momentum(nuts), by=NOT_GEWEKE),
-    Mutant("direction by the momentum", "nuts", _forwards),
+    Mutant("direction by the momentum", "nuts", _forwards, 2.0),
     Mutant("always the newest subtree", "nuts", _newest_subtree, 2.0),
     Mutant("always the newest leaf", "nuts", _newest_leaf, 2.0, ("ranks",)),
-    Mutant("keeps a turning subtree", "nuts", _keep_invalid),
+    Mutant("keeps a turning subtree", "nuts", _keep_invalid, by=("invariance", "Geweke")),
+    Mutant("accepts always", "microcanonical", _accept_all(microcanonical), 1.7),
+    Mutant("fourth root of the acceptance", "microcanonical", _weak_acceptance(microcanonical, 0.25), 1.7, BY_MOVES),
+    Mutant("kinetic energy left out", "microcanonical", _no_kinetic),
+    Mutant("sets out downhill", "microcanonical", _downhill, 0.7, BY_MOVES),
+    Mutant("turns, then moves", "microcanonical", _lopsided, by=BY_MOVES),
+    Mutant("steps by the direction", "microcanonical", _steps_by_direction),
 )
 
 

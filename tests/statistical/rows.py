@@ -15,8 +15,9 @@ from torch import Tensor
 
 BENT = banana([1.0, 1.4, 0.8], [0.4, -0.3])
 WIDE = torch.logspace(-1.5, 1.5, 50, dtype=torch.float64)
-# How far the mean acceptance may be below and above a target of 0.8 after 1000 transitions of warm-up.
-BAND = (0.03, 0.15)
+# How far the mean acceptance may be below and above a target after 1000 transitions of warm-up: dual averaging ends at
+# steps somewhat too short, the more so the higher the target (0.9 is that of the adjusted microcanonical kernel).
+BANDS = {0.651: (0.03, 0.20), 0.8: (0.03, 0.15), 0.9: (0.03, 0.09)}
 VARIANCES = (0.6, 1.5)
 
 
@@ -54,7 +55,7 @@ def walled(q: Tensor) -> Tensor:
 
 def divergences(sampler: Sampler, step_size: float, seed: int) -> tuple[float, bool]:
     """The share of divergent transitions on `narrow`, and whether no chain has moved."""
-    start = torch.tensor([[0.01], [0.02]], dtype=torch.float64)
+    start = torch.tensor([[0.01, 0.0], [0.02, -0.01]], dtype=torch.float64)
     chains = sampler.run(Task(narrow, start, 30, seed, step_size=step_size))
     still = torch.equal(chains.positions, start[:, None].expand_as(chains.positions))
     return float(chains.stats["diverging"].double().mean()), still
@@ -115,7 +116,8 @@ def adaptation_errors(sampler: Sampler, seed: int) -> dict[str, bool]:
     start = torch.randn(8, 50, dtype=torch.float64, generator=torch.Generator().manual_seed(seed + 70)) * WIDE
     chains = sampler.run(Task(wide, start, 150, seed, warmup=1000))
     accepted = float(chains.stats["acceptance_rate"].mean())
-    found = {"acceptance": 0.8 - BAND[0] <= accepted <= 0.8 + BAND[1]}
+    below, above = BANDS[sampler.target_accept]
+    found = {"acceptance": -below <= accepted - sampler.target_accept <= above}
     if chains.inverse_metric is not None and chains.inverse_metric.ndim == 2:
         # Of the median chain: of 400 right variances one may well be outside.
         ratio = (chains.inverse_metric / WIDE.square()).median(0).values

@@ -1,7 +1,8 @@
 """The table of samplers: every statistical test goes through it, and a new sampler is one row.
 
-A row is a function from a `Task` to `Chains`. It must leave exp(-U) invariant at a fixed step size and metric, and
-start where it is told to. Rank tests run chains in both directions of time, so they are for reversible transitions.
+A row is a function from a `Task` to `Chains`. It must leave exp(-U) invariant at a fixed step size and metric (or say
+that it is not exact), and start where it is told to. Rank tests run chains in both directions of time, so they are for
+reversible transitions.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pyro.infer import MCMC
 from torch import Tensor
 
 import hnbayes.pyro
-from hnbayes.kernels import HMC, NUTS, RandomWalkMetropolis
+from hnbayes.kernels import HMC, MAMCLMC, MCLMC, NUTS, ChEES, RandomWalkMetropolis
 from hnbayes.sampling import sample_potential
 from hnbayes.utils.hmc import MultiChainHMC
 
@@ -37,7 +38,7 @@ class Task:
         warmup: transitions in which step size and metric adapt; 0 leaves both as they are.
         step_size: where it starts or stays.
         inverse_mass: (D, D), used by samplers that take one (its diagonal by those with diagonal ones) if warmup is 0.
-        num_steps: leapfrog steps of HMC if warmup is 0.
+        num_steps: steps of HMC's and microcanonical trajectories if warmup is 0.
     """
 
     potential: Any
@@ -67,10 +68,12 @@ class Sampler:
     Attributes:
         name: of the row.
         run: samples.
-        family: "metropolis", "hmc" or "nuts": which mutants fit it.
+        family: "metropolis", "hmc", "nuts" or "microcanonical": which mutants fit it.
         batched: whether all chains share one run; if not, tests give it fewer.
         step_share: its fixed step size as a share of the task's.
-        reversible: whether its transition is; the rank tests are for such alone.
+        reversible: whether its transitions are, and are all alike; the rank tests are for such alone.
+        exact: whether it leaves exp(-U) invariant; if not, it is asked for reports, divergences and reproducibility.
+        target_accept: what its warm-up aims at.
     """
 
     name: str
@@ -79,6 +82,8 @@ class Sampler:
     batched: bool = True
     step_share: float = 1.0
     reversible: bool = True
+    exact: bool = True
+    target_accept: float = 0.8
 
 
 def _metric_option(task: Task, metric: str) -> Any:
@@ -113,6 +118,20 @@ def native(family: str, metric: str, kernel: Callable[[Task], Any] | None = None
         return Chains(draws.positions, draws.stats, draws.step_size, draws.inverse_metric)
 
     return run
+
+
+def chees(task: Task) -> ChEES:
+    """The trajectory length is jittered by a sequence, so no two transitions are alike."""
+    return ChEES(None if task.warmup else task.num_steps * task.step_size)
+
+
+def adjusted(noise_length: float | None) -> Callable[[Task], MAMCLMC]:
+    """The adjusted microcanonical kernel, of long steps so that its correction is needed."""
+    return lambda task: MAMCLMC(None if task.warmup else task.num_steps, noise_length=noise_length)
+
+
+def unadjusted(task: Task) -> MCLMC:
+    return MCLMC(None if task.warmup else task.num_steps)
 
 
 def one_by_one(family: str, metric: str) -> Callable[[Task], Chains]:
@@ -227,6 +246,22 @@ SAMPLERS = (
     Sampler("nuts dense", native("nuts", "dense"), "nuts"),
     Sampler("hmc one chain", one_by_one("hmc", "diag"), "hmc", batched=False),
     Sampler("nuts one chain", one_by_one("nuts", "dense"), "nuts", batched=False),
+    Sampler("chees", native("hmc", "diag", chees), "hmc", reversible=False, target_accept=0.651),
+    Sampler(
+        "mamclmc diag",
+        native("microcanonical", "diag", adjusted(None)),
+        "microcanonical",
+        step_share=4.0,
+        target_accept=0.9,
+    ),
+    Sampler(
+        "mamclmc dense",
+        native("microcanonical", "dense", adjusted(1.0)),
+        "microcanonical",
+        step_share=4.0,
+        target_accept=0.9,
+    ),
+    Sampler("mclmc", native("microcanonical", "diag", unadjusted), "microcanonical", exact=False, target_accept=0.9),
     Sampler("MultiChainHMC hmc", documented("hmc"), "hmc"),
     Sampler("MultiChainHMC nuts", documented("nuts"), "nuts"),
     Sampler("MCMC metropolis", under_pyro("metropolis"), "metropolis", batched=False, step_share=2.0),
@@ -238,10 +273,24 @@ SAMPLERS = (
 )
 
 # What the ordinary test run looks at; the others are left to the suite.
-CORE = ("metropolis diag", "hmc diag", "nuts dense", "nuts one chain", "MCMC nuts", "VectorizedMCMC nuts")
+CORE = (
+    "metropolis diag",
+    "hmc diag",
+    "nuts dense",
+    "nuts one chain",
+    "chees",
+    "mamclmc diag",
+    "mclmc",
+    "MCMC nuts",
+    "VectorizedMCMC nuts",
+)
 
 
-def rows(keep: Callable[[Sampler], bool] = lambda sampler: True, core: tuple[str, ...] = CORE) -> Any:
+def is_exact(sampler: Sampler) -> bool:
+    return sampler.exact
+
+
+def rows(keep: Callable[[Sampler], bool] = is_exact, core: tuple[str, ...] = CORE) -> Any:
     """A parametrisation by the rows that `keep` takes; those that aren't of the core are marked as slow."""
     chosen = [pytest.param(s, id=s.name, marks=() if s.name in core else pytest.mark.slow) for s in SAMPLERS if keep(s)]
     return pytest.mark.parametrize("sampler", chosen)

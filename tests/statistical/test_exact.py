@@ -12,9 +12,14 @@ from samplers import SAMPLERS, rows
 
 pytestmark = [pytest.mark.statistical, pytest.mark.filterwarnings("ignore::hnbayes.sampling.SamplingWarning")]
 ROWS = {sampler.name: sampler for sampler in SAMPLERS}
-PLAIN = {"metropolis": ROWS["metropolis diag"], "hmc": ROWS["hmc diag"], "nuts": ROWS["nuts diag"]}
+PLAIN = {
+    "metropolis": ROWS["metropolis diag"],
+    "hmc": ROWS["hmc diag"],
+    "nuts": ROWS["nuts diag"],
+    "microcanonical": ROWS["mamclmc diag"],
+}
 every_sampler = rows()
-every_batched = rows(lambda sampler: sampler.batched, ("hmc diag",))
+every_batched = rows(lambda sampler: sampler.batched and sampler.exact, ("hmc diag",))
 every_density = pytest.mark.parametrize("density", DENSITIES)
 every_joint = pytest.mark.parametrize("joint", JOINTS)
 
@@ -54,7 +59,7 @@ def test_invariance_rejects(mutant, seed, record, monkeypatch):
     record.reject("invariance", f"{mutant.family}, {mutant.name}", "banana", found)
 
 
-@rows(lambda sampler: sampler.reversible)
+@rows(lambda sampler: sampler.reversible and sampler.exact)
 @every_joint
 def test_ranks_are_uniform(sampler, joint, seed, full, record):
     ranks = rank_test(sampler, JOINTS[joint], chains_for(sampler, full, 1000, 24), seed)
