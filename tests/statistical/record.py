@@ -102,6 +102,12 @@ class Record:
                 f"{test:<28}{len(right):>9}{sum(row['checks'] for row in right):>8}{least:>12.1e}{len(mutants):>9}"
                 f"{sum(row['as_it_should'] for row in mutants):>9}"
             )
+        for criterion in dict.fromkeys(note["criterion"] for note in self.notes):
+            missed = [note["posterior"] for note in self.notes if note["criterion"] == criterion and not note["met"]]
+            asked = sum(note["criterion"] == criterion for note in self.notes)
+            lines.append(
+                f"references with {criterion}: {asked - len(missed)} of {asked}; not {', '.join(missed) or '-'}"
+            )
         right = sum(not check.mutant for check in self.checks)
         minutes = (time.time() - self.began) / 60
         lines.append(

@@ -58,8 +58,11 @@ def test_record_tells_right_from_wrong(tmp_path):
     assert verdicts == {"good": True, "bad": False, "mutant": True, "shy mutant": False}
     record.ranks["good", "p"] = (("a",), np.arange(40)[:, None], 40)
     record.scores.append({"posterior": "p", "parameter": "a", "z": 0.3})
+    record.notes += [{"posterior": name, "criterion": "R-hat", "met": name == "p"} for name in ("p", "q")]
     record.efficiency.append({"sampler": "good", "problem": "p", "ess_per_gradient": 0.1})
     record.write(tmp_path)
     written = {path.name for path in tmp_path.iterdir()}
     assert written == {"summary.txt", "summary.csv", "checks.json", "ranks.png", "scores.png", "efficiency.png"}
-    assert "seed 3" in (tmp_path / "summary.txt").read_text()
+    told = (tmp_path / "summary.txt").read_text()
+    assert "seed 3" in told
+    assert "references with R-hat: 1 of 2; not q" in told
