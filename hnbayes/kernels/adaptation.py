@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -160,6 +160,8 @@ class Adaptation:
             block-diagonal up to a permutation, so that what is kept is positive definite.
     """
 
+    gamma: ClassVar[float] = 0.05  # of `DualAveraging`, as in Stan
+
     def __init__(
         self,
         state: State,
@@ -171,7 +173,7 @@ class Adaptation:
         structure: Host | None = None,
     ) -> None:
         self.structure = structure
-        self.averaging = DualAveraging(state.step_size, target) if step_size else None
+        self.averaging = DualAveraging(state.step_size, target, self.gamma) if step_size else None
         self.windows = Windows.stan(warmup)
         self.warmup = warmup
         self.pooled = pooled

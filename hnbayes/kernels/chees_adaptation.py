@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -119,6 +119,10 @@ class ChEESAdaptation(Adaptation):
             are made one.
         pooled: of no effect; the metric is always estimated from all chains.
     """
+
+    # Half of Stan's gain. The harmonic mean of chains falls steeply with the step size: at Stan's gain the step size
+    # swings widely about what reaches the target to the end of warm-up, and its average, in logarithms, lies below.
+    gamma: ClassVar[float] = 0.1
 
     def __init__(
         self,
