@@ -120,9 +120,10 @@ class ChEESAdaptation(Adaptation):
         pooled: of no effect; the metric is always estimated from all chains.
     """
 
-    # Half of Stan's gain. The harmonic mean of chains falls steeply with the step size: at Stan's gain the step size
-    # swings widely about what reaches the target to the end of warm-up, and its average, in logarithms, lies below.
-    gamma: ClassVar[float] = 0.1
+    # Half of Stan's gain, and mu is where the search for a step size ended. The harmonic mean of chains falls steeply
+    # with the step size: at Stan's gain that swings widely to the end of warm-up, and the average of its logarithms is
+    # too small; and at half the gain it takes long to come down from ten times the step size.
+    averaging_constants: ClassVar[Mapping[str, float]] = {"gamma": 0.1, "ahead": 1.0}
 
     def __init__(
         self,
