@@ -97,17 +97,18 @@ def posterior(split: Split, method: str, number: int, args: argparse.Namespace, 
     if any(folder.glob("checkpoint-*")):
         print(f"going on with {folder}")
         return hnbayes.resume(folder, net)
+    draws = args.draws
     if method == "mclmc":
         # The squared energy error of a step, as a share of D, from the first to the last transition of warm-up.
         options = {"kernel": MCLMC(num_steps=20, energy_variance=(0.5, 0.1)), "metric": "unit", "thin": 5}
-        chains, draws = args.members, args.draws
     else:
-        options, chains, draws = {"kernel": NUTS(max_tree_depth=6)}, 4, max(2, args.draws // 5)
+        # A transition is of 63 gradients at most, one of MCLMC of 40.
+        options, draws = {"kernel": NUTS(max_tree_depth=6)}, max(1, draws * 40 // 63)
     return hnbayes.sample(
         net,
         split.X,
         split.y,
-        chains=chains,
+        chains=args.members,
         warmup=args.warmup,
         draws=draws,
         init=training,

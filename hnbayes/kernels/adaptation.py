@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -32,16 +32,23 @@ class DualAveraging:
     \(\log \bar\epsilon_t = t^{-\kappa} \log \epsilon_t + (1 - t^{-\kappa}) \log \bar\epsilon_{t-1}\).
 
     Args:
-        step_size: initial step sizes, (C,); \(\mu = \log(10 \epsilon_0)\).
+        step_size: initial step sizes, (C,).
         target: \(\delta\), the acceptance aimed at.
         gamma, t0, kappa: constants, as in the paper and Stan.
+        ahead: \(e^\mu / \epsilon_0\), likewise.
     """
 
     def __init__(
-        self, step_size: Host, target: float, gamma: float = 0.05, t0: float = 10.0, kappa: float = 0.75
+        self,
+        step_size: Host,
+        target: float,
+        gamma: float = 0.05,
+        t0: float = 10.0,
+        kappa: float = 0.75,
+        ahead: float = 10.0,
     ) -> None:
-        self.target, self.gamma, self.t0, self.kappa = target, gamma, t0, kappa
-        self.mu = np.log(10 * step_size)
+        self.target, self.gamma, self.t0, self.kappa, self.ahead = target, gamma, t0, kappa, ahead
+        self.mu = np.log(ahead * step_size)
         self.error = np.zeros_like(self.mu)
         self.log_average = np.zeros_like(self.mu)
         self.count = np.zeros_like(self.mu)
@@ -59,7 +66,7 @@ class DualAveraging:
 
     def restart(self, rows: Host, step_size: Host) -> None:
         """Begin anew for some chains, from given step sizes."""
-        self.mu[rows] = np.log(10 * step_size)
+        self.mu[rows] = np.log(self.ahead * step_size)
         for values in (self.error, self.log_average, self.count):
             values[rows] = 0
 
@@ -160,6 +167,8 @@ class Adaptation:
             block-diagonal up to a permutation, so that what is kept is positive definite.
     """
 
+    averaging_constants: ClassVar[Mapping[str, float]] = {}  # of `DualAveraging`, where they aren't Stan's
+
     def __init__(
         self,
         state: State,
@@ -171,7 +180,7 @@ class Adaptation:
         structure: Host | None = None,
     ) -> None:
         self.structure = structure
-        self.averaging = DualAveraging(state.step_size, target) if step_size else None
+        self.averaging = DualAveraging(state.step_size, target, **self.averaging_constants) if step_size else None
         self.windows = Windows.stan(warmup)
         self.warmup = warmup
         self.pooled = pooled

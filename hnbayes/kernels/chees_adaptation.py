@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -119,6 +119,11 @@ class ChEESAdaptation(Adaptation):
             are made one.
         pooled: of no effect; the metric is always estimated from all chains.
     """
+
+    # Half of Stan's gain, and mu is where the search for a step size ended. The harmonic mean of chains falls steeply
+    # with the step size: at Stan's gain that swings widely to the end of warm-up, and the average of its logarithms is
+    # too small; and at half the gain it takes long to come down from ten times the step size.
+    averaging_constants: ClassVar[Mapping[str, float]] = {"gamma": 0.1, "ahead": 1.0}
 
     def __init__(
         self,

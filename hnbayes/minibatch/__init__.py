@@ -1,6 +1,6 @@
 """Samplers that look at a minibatch a step, for data too many to look at all of them: fast, and biased."""
 
-from hnbayes.minibatch.kernels import PSGLD, SGHMC, SGLD, MinibatchKernel
+from hnbayes.minibatch.kernels import PSGLD, SGHMC, SGLD, MinibatchKernel, StepTerms
 from hnbayes.minibatch.sample import sample_minibatch
 from hnbayes.minibatch.schedules import Constant, Custom, Cyclical, Schedule, Stage
 
@@ -14,5 +14,6 @@ __all__ = [
     "MinibatchKernel",
     "Schedule",
     "Stage",
+    "StepTerms",
     "sample_minibatch",
 ]

@@ -10,11 +10,37 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hnbayes._checks import check_choice, check_fraction, check_positive, describe
+
+
+@dataclass(frozen=True, eq=False)
+class StepTerms:
+    """What a step is made of, beside where it begins.
+
+    Attributes:
+        gradient: g, (C, D).
+        noise: xi, (C, D).
+        step_size: epsilon.
+        data: N.
+        temperature: tau; 0 goes down without noise.
+        warming_up: whether the step belongs to warm-up.
+
+    Example:
+        >>> hnbayes.minibatch.StepTerms(torch.ones(2, 3), torch.zeros(2, 3), step_size=0.01, data=100).temperature
+        1.0
+    """
+
+    gradient: Tensor
+    noise: Tensor
+    step_size: float
+    data: int
+    temperature: float = 1.0
+    warming_up: bool = False
 
 
 class MinibatchKernel(ABC):
@@ -23,8 +49,8 @@ class MinibatchKernel(ABC):
     Example:
         >>> kernel = hnbayes.minibatch.SGHMC(friction=0.2)
         >>> q = torch.zeros(2, 3)  # two chains
-        >>> memory = kernel.begin(q)
-        >>> kernel.step(q, memory, q, torch.zeros(2, 3), 0.01, 1.0, 100, False).shape
+        >>> terms = hnbayes.minibatch.StepTerms(gradient=q, noise=torch.zeros(2, 3), step_size=0.01, data=100)
+        >>> kernel.step(q, kernel.begin(q), terms).shape
         torch.Size([2, 3])
     """
 
@@ -40,28 +66,13 @@ class MinibatchKernel(ABC):
         """
 
     @abstractmethod
-    def step(
-        self,
-        q: Tensor,
-        memory: dict[str, Tensor],
-        gradient: Tensor,
-        noise: Tensor,
-        step_size: float,
-        temperature: float,
-        data: int,
-        warming_up: bool,
-    ) -> Tensor:
+    def step(self, q: Tensor, memory: dict[str, Tensor], terms: StepTerms) -> Tensor:
         """The next positions, (C, D).
 
         Args:
             q: positions, (C, D).
             memory: what `begin` gave; changed in place.
-            gradient: g, (C, D).
-            noise: xi, (C, D).
-            step_size: epsilon.
-            temperature: tau; 0 goes down without noise.
-            data: N.
-            warming_up: whether the step belongs to warm-up.
+            terms: gradient, noise and sizes.
         """
 
 
@@ -73,8 +84,8 @@ class SGLD(MinibatchKernel):
 
     Example:
         >>> sgld, q = hnbayes.minibatch.SGLD(), torch.ones(1, 1)
-        >>> next_q = sgld.step(q, sgld.begin(q), 2 * q, torch.zeros(1, 1), 0.1, 1.0, 10, False)
-        >>> round(float(next_q), 6)  # half a step down the gradient
+        >>> terms = hnbayes.minibatch.StepTerms(gradient=2 * q, noise=torch.zeros(1, 1), step_size=0.1, data=10)
+        >>> round(float(sgld.step(q, sgld.begin(q), terms)), 6)  # half a step down the gradient
         0.9
     """
 
@@ -82,19 +93,10 @@ class SGLD(MinibatchKernel):
         """Nothing."""
         return {}
 
-    def step(
-        self,
-        q: Tensor,
-        memory: dict[str, Tensor],
-        gradient: Tensor,
-        noise: Tensor,
-        step_size: float,
-        temperature: float,
-        data: int,
-        warming_up: bool,
-    ) -> Tensor:
+    def step(self, q: Tensor, memory: dict[str, Tensor], terms: StepTerms) -> Tensor:
         """See `MinibatchKernel.step`."""
-        return q - 0.5 * step_size * gradient + math.sqrt(step_size * temperature) * noise
+        size = terms.step_size
+        return q - 0.5 * size * terms.gradient + math.sqrt(size * terms.temperature) * terms.noise
 
 
 class PSGLD(MinibatchKernel):
@@ -115,8 +117,9 @@ class PSGLD(MinibatchKernel):
 
     Example:
         >>> psgld, q = hnbayes.minibatch.PSGLD(decay=0.9), torch.ones(1, 2)
-        >>> memory = psgld.begin(q)
-        >>> next_q = psgld.step(q, memory, torch.tensor([[10.0, 1000.0]]), torch.zeros(1, 2), 0.1, 1.0, 1, True)
+        >>> gradient, noise = torch.tensor([[10.0, 1000.0]]), torch.zeros(1, 2)
+        >>> terms = hnbayes.minibatch.StepTerms(gradient, noise, step_size=0.1, data=1, warming_up=True)
+        >>> next_q = psgld.step(q, psgld.begin(q), terms)
         >>> bool(torch.allclose(next_q[0, 0], next_q[0, 1], atol=1e-4))  # gradients of any size go as far
         True
     """
@@ -132,24 +135,14 @@ class PSGLD(MinibatchKernel):
         """V, and the sum of its weights."""
         return {"square": torch.zeros_like(q), "weight": q.new_zeros(1)}
 
-    def step(
-        self,
-        q: Tensor,
-        memory: dict[str, Tensor],
-        gradient: Tensor,
-        noise: Tensor,
-        step_size: float,
-        temperature: float,
-        data: int,
-        warming_up: bool,
-    ) -> Tensor:
+    def step(self, q: Tensor, memory: dict[str, Tensor], terms: StepTerms) -> Tensor:
         """See `MinibatchKernel.step`."""
         square, weight = memory["square"], memory["weight"]
-        if warming_up or not self.frozen:
-            square.mul_(self.decay).add_((gradient / data).square(), alpha=1 - self.decay)
+        if terms.warming_up or not self.frozen:
+            square.mul_(self.decay).add_((terms.gradient / terms.data).square(), alpha=1 - self.decay)
             weight.mul_(self.decay).add_(1 - self.decay)
-        scale = 1 / (self.floor + (square / weight).sqrt())
-        return q - 0.5 * step_size * scale * gradient + (step_size * temperature * scale).sqrt() * noise
+        size = terms.step_size / (self.floor + (square / weight).sqrt())
+        return q - 0.5 * size * terms.gradient + (size * terms.temperature).sqrt() * terms.noise
 
 
 class SGHMC(MinibatchKernel):
@@ -169,7 +162,8 @@ class SGHMC(MinibatchKernel):
     Example:
         >>> sghmc, q = hnbayes.minibatch.SGHMC(friction=0.1), torch.ones(1, 1)
         >>> memory = sghmc.begin(q)
-        >>> next_q = sghmc.step(q, memory, q, torch.zeros(1, 1), 0.01, 1.0, 10, False)
+        >>> terms = hnbayes.minibatch.StepTerms(gradient=q, noise=torch.zeros(1, 1), step_size=0.01, data=10)
+        >>> next_q = sghmc.step(q, memory, terms)
         >>> round(float(memory["velocity"]), 6)
         -0.01
     """
@@ -184,21 +178,11 @@ class SGHMC(MinibatchKernel):
         """v, at rest."""
         return {"velocity": torch.zeros_like(q)}
 
-    def step(
-        self,
-        q: Tensor,
-        memory: dict[str, Tensor],
-        gradient: Tensor,
-        noise: Tensor,
-        step_size: float,
-        temperature: float,
-        data: int,
-        warming_up: bool,
-    ) -> Tensor:
+    def step(self, q: Tensor, memory: dict[str, Tensor], terms: StepTerms) -> Tensor:
         """See `MinibatchKernel.step`."""
-        velocity = memory["velocity"]
-        spread = math.sqrt(2 * (self.friction - self.noise_estimate) * step_size * temperature)
-        velocity.mul_(1 - self.friction).sub_(gradient, alpha=step_size).add_(noise, alpha=spread)
+        velocity, size = memory["velocity"], terms.step_size
+        spread = math.sqrt(2 * (self.friction - self.noise_estimate) * size * terms.temperature)
+        velocity.mul_(1 - self.friction).sub_(terms.gradient, alpha=size).add_(terms.noise, alpha=spread)
         return q + velocity
 
 

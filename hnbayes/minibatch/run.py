@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 
 from hnbayes._version import __version__
-from hnbayes.minibatch.kernels import MinibatchKernel
+from hnbayes.minibatch.kernels import MinibatchKernel, StepTerms
 from hnbayes.minibatch.schedules import Schedule
 from hnbayes.posterior import Model, Posterior
 from hnbayes.posterior.ensemble import captured
@@ -127,16 +127,15 @@ class Run:
             )
         for row, stream in zip(self.noise.numpy(), self.streams, strict=True):
             stream.standard_normal(dtype=row.dtype, out=row)
-        self.q = self.kernel.step(
-            self.q,
-            self.memory,
+        terms = StepTerms(
             gradient,
             self.noise.to(self.q.device),
-            size,
-            plan.temperatures[number],
-            len(self.X),
-            number < plan.warmup,
+            step_size=size,
+            data=len(self.X),
+            temperature=plan.temperatures[number],
+            warming_up=number < plan.warmup,
         )
+        self.q = self.kernel.step(self.q, self.memory, terms)
         positions = self.q.cpu().numpy()
         info = {"lp": -values, "step_size": np.full(len(chains), size), "diverging": np.zeros(len(chains), bool)}
         if plan.kept[number]:

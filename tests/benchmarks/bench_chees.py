@@ -6,7 +6,8 @@
 The problems: a Gaussian of 100 dimensions with scales from 0.01 to 1, and a logistic regression of the size of the
 German credit data (1000 data, 24 inputs and an intercept, prior N(0, 1)), whose data are synthetic: correlated inputs,
 labels from the model. ArviZ's bulk ESS of all chains together, the least over the coordinates, of the coordinates and
-of their squares about the mean; gradients are all leapfrog steps of all chains.
+of their squares about the mean; gradients are all leapfrog steps of all chains. Acceptance is the mean of all, and the
+mean over transitions of the chains' harmonic mean.
 """
 
 from __future__ import annotations
@@ -62,7 +63,10 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=1, help="with different seeds")
     args = parser.parse_args()
-    print(f"{'problem':<10}{'seed':>5} {'kernel':<7}{'steps':>7}{'accept':>8}{'ESS/grad q':>12}{'of q^2':>9}{'s':>7}")
+    print(
+        f"{'problem':<10}{'seed':>5} {'kernel':<7}{'steps':>7}{'accept':>8}{'harmonic':>10}{'ESS/grad q':>12}"
+        f"{'of q^2':>9}{'s':>7}"
+    )
     for name in args.problems:
         U, dimension = PROBLEMS[name]()
         for seed in range(args.rounds):
@@ -78,10 +82,11 @@ def main() -> None:
                     )
                 seconds = time.perf_counter() - began
                 steps, accept = (float(draws.stats[s].double().mean()) for s in ("n_steps", "acceptance_rate"))
+                harmonic = float((1 / (1 / draws.stats["acceptance_rate"].double()).mean(0)).mean())
                 first, second = (ess / float(draws.stats["n_steps"].sum()) for ess in least_ess(draws))
                 print(
-                    f"{name:<10}{seed:>5} {kernel:<7}{steps:>7.1f}{accept:>8.2f}{first:>12.4f}{second:>9.4f}"
-                    f"{seconds:>7.1f}",
+                    f"{name:<10}{seed:>5} {kernel:<7}{steps:>7.1f}{accept:>8.2f}{harmonic:>10.2f}{first:>12.4f}"
+                    f"{second:>9.4f}{seconds:>7.1f}",
                     flush=True,
                 )
 

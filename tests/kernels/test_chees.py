@@ -148,6 +148,38 @@ def test_the_length_is_the_one_that_maximises_the_criterion():
     assert abs(draws.stats["trajectory_length"][0, 0] / best - 1) < 0.12
 
 
+def harmonic_acceptance(warmup):
+    """Of 64 chains after warm-up on a Gaussian, the mean over transitions and two runs."""
+    target = independent_gaussian(np.logspace(-2, 0, 100))
+    found = []
+    for seed in range(2):
+        draws = sample_potential(
+            target.potential,
+            target.draw(64, seed=1),
+            kernel="chees",
+            warmup=warmup,
+            draws=80,
+            seed=seed,
+            progress=False,
+        )
+        found.append(float((1 / (1 / draws.stats["acceptance_rate"].double()).mean(0)).mean()))
+    return np.mean(found)
+
+
+LONG, SHORT = (150, 0.08), (60, 0.15)  # transitions of warm-up, and how far off the target acceptance may be
+
+
+@pytest.mark.parametrize(("warmup", "off"), [LONG, SHORT])
+def test_acceptance_after_warm_up_is_the_one_aimed_at(warmup, off):
+    assert abs(harmonic_acceptance(warmup) - 0.651) < off
+
+
+@pytest.mark.parametrize(("constants", "warmup", "off"), [({}, *LONG), ({"gamma": 0.1}, *SHORT)])
+def test_other_constants_of_dual_averaging_miss_it(monkeypatch, constants, warmup, off):
+    monkeypatch.setattr(ChEESAdaptation, "averaging_constants", constants)
+    assert abs(harmonic_acceptance(warmup) - 0.651) > 1.2 * off
+
+
 def test_chains_share_everything_and_nothing_changes_after_warm_up():
     target = independent_gaussian(np.logspace(-1, 0.5, 8))
     draws = sample_potential(

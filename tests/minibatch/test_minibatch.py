@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,15 +73,15 @@ def test_moments_of_conjugate_linear_regression(kernel):
 class HalfTheNoise(SGLD):
     """Mutant: noise of half the variance."""
 
-    def step(self, q, memory, gradient, noise, *rest):
-        return super().step(q, memory, gradient, noise * math.sqrt(0.5), *rest)
+    def step(self, q, memory, terms):
+        return super().step(q, memory, replace(terms, noise=terms.noise * math.sqrt(0.5)))
 
 
 class NoiseWithoutTwo(SGHMC):
     """Mutant: the 2 of the noise's variance is left out."""
 
-    def step(self, q, memory, gradient, noise, *rest):
-        return super().step(q, memory, gradient, noise * math.sqrt(0.5), *rest)
+    def step(self, q, memory, terms):
+        return super().step(q, memory, replace(terms, noise=terms.noise * math.sqrt(0.5)))
 
 
 @pytest.mark.parametrize(("mutant", "kernel"), [(HalfTheNoise(), "sgld"), (NoiseWithoutTwo(), "sghmc")])
