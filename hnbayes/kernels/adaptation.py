@@ -20,6 +20,10 @@ from hnbayes.kernels.metropolis import log_acceptance
 # The arrays of DualAveraging and of Welford that change.
 AVERAGES = ("mu", "error", "log_average", "count")
 MOMENTS = ("count", "mean", "scatter")
+# Dual averaging at half of Stan's gain, with mu where the search for a step size ended: for acceptances that fall
+# steeply with the step size, or vary much. At Stan's constants the step size swings widely to the end of warm-up, and
+# the average of its logarithms is too small; at half the gain it takes long to come down from ten times the step size.
+CALM: Mapping[str, float] = {"gamma": 0.1, "ahead": 1.0}
 SEARCH_ACCEPTANCE = 0.8
 SEARCH_LIMITS = (1e-12, 1e12)
 

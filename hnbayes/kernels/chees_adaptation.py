@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from hnbayes.kernels.adaptation import Adaptation, Welford, find_step_size, host_position
+from hnbayes.kernels.adaptation import CALM, Adaptation, Welford, find_step_size, host_position
 from hnbayes.kernels.arrays import Host
 from hnbayes.kernels.chees import ChEES, JitteredTrajectory
 from hnbayes.kernels.kernel import State
@@ -120,10 +120,8 @@ class ChEESAdaptation(Adaptation):
         pooled: of no effect; the metric is always estimated from all chains.
     """
 
-    # Half of Stan's gain, and mu is where the search for a step size ended. The harmonic mean of chains falls steeply
-    # with the step size: at Stan's gain that swings widely to the end of warm-up, and the average of its logarithms is
-    # too small; and at half the gain it takes long to come down from ten times the step size.
-    averaging_constants: ClassVar[Mapping[str, float]] = {"gamma": 0.1, "ahead": 1.0}
+    # The harmonic mean of chains falls steeply with the step size.
+    averaging_constants: ClassVar[Mapping[str, float]] = CALM
 
     def __init__(
         self,

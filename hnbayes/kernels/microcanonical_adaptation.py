@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from hnbayes.kernels.adaptation import Adaptation, Welford, host_position
+from hnbayes.kernels.adaptation import CALM, Adaptation, Welford, host_position
 from hnbayes.kernels.arrays import Host
 from hnbayes.kernels.kernel import State
 from hnbayes.kernels.microcanonical import MCLMC, Microcanonical
@@ -103,6 +103,9 @@ class MicrocanonicalAdaptation(Adaptation):
         kernel: whose.
         state, warmup, target, step_size, metric, pooled, structure: see `Adaptation`.
     """
+
+    # Trajectories of one step are nearly always accepted, long ones less often.
+    averaging_constants: ClassVar[Mapping[str, float]] = CALM
 
     def __init__(
         self,

@@ -20,8 +20,6 @@ from hnbayes.kernels import NUTS
 from hnbayes.sampling import sample_potential
 
 AGREEING = (*(name for name in POSTERIORS if name != "eight_schools_centered"), *MORE)
-# Their chains take hundreds of steps for a draw.
-LONG = {"gp_pois_regr": 300, "kidscore_interaction": 500}
 TARGET_ACCEPT = {"eight_schools_noncentered": 0.95, "gp_pois_regr": 0.95, "arK": 0.9}
 # Where U(-2, 2) leads a chain into another mode: near the posterior instead.
 NEAR = ("arma11", "low_dim_gauss_mix")
@@ -103,10 +101,9 @@ def _kurtosis(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def run(name: str, seed: int, potential: Callable[[Tensor], Tensor] | None = None, **options: Any) -> Agreement:
-    """Four chains of NUTS, 1000 draws after 1000 of warm-up each; fewer for posteriors of long trajectories."""
+    """Four chains of NUTS, 1000 draws after 1000 of warm-up each."""
     posterior = posterior_named(name)
-    count = LONG.get(name, 1000)
-    options = {"warmup": count, "draws": count, "kernel": NUTS()} | options
+    options = {"warmup": 1000, "draws": 1000, "kernel": NUTS()} | options
     draws = sample_potential(
         potential or posterior.potential,
         starts(posterior, 4, seed),
