@@ -75,13 +75,22 @@ class BioConvNet(Classifier):
         for kernel, channels, stride, padding in CONVS:
             local.append(LocalConv2dLayer(C, channels, H, W, kernel, stride, padding, no_weights=True))
             H, W, C = local[-1].out_height, local[-1].out_width, channels
-        pixel_wise = context_mod_apply_pixel_wise
+        options = ContextModOptions(
+            use_context_mod,
+            context_mod_inputs,
+            no_last_layer_context_mod,
+            context_mod_no_weights,
+            context_mod_post_activation,
+            context_mod_gain_offset,
+            context_mod_gain_softplus,
+            context_mod_apply_pixel_wise,
+        )
         plans = [
             LayerPlan(
                 f"conv{i}",
                 tuple(layer.param_shapes[0]),
                 tuple(layer.param_shapes[1]),
-                modulated=(layer.out_channels, *((layer.out_height, layer.out_width) if pixel_wise else (1, 1))),
+                modulated=options.map_shape(layer.out_channels, (layer.out_height, layer.out_width)),
             )
             for i, layer in enumerate(local)
         ]
@@ -91,18 +100,9 @@ class BioConvNet(Classifier):
                 LayerPlan("hidden", (HIDDEN, C * H * W), (HIDDEN,), modulated=(HIDDEN,)),
                 LayerPlan("out", (classes, HIDDEN), (classes,), modulated=(classes,)),
             ],
-            inputs=(self._in_shape[2], *(self._in_shape[:2] if pixel_wise else (1, 1))),
+            inputs=options.map_shape(self._in_shape[2], self._in_shape[:2]),
             no_weights=no_weights,
-            modulation=ContextModOptions(
-                use_context_mod,
-                context_mod_inputs,
-                no_last_layer_context_mod,
-                context_mod_no_weights,
-                context_mod_post_activation,
-                context_mod_gain_offset,
-                context_mod_gain_softplus,
-                pixel_wise,
-            ),
+            modulation=options,
         )
         self._num_classes = classes
         self._local = nn.ModuleList(local)
@@ -148,16 +148,13 @@ class BioConvNet(Classifier):
         h = self._modulate(INPUTS, as_images(x, self._in_shape), tensors)
         collected = []
         for i, local in enumerate(self._local):
-            h = self._activated(f"conv{i}", local(h, weights=list(tensors.layers[f"conv{i}"])), tensors)
+            h = local(h, weights=list(tensors.layers[f"conv{i}"]))
+            h = self._activated(f"conv{i}", h, tensors, torch.tanh)
             collected.append(h)
-        h = self._activated("hidden", nn.functional.linear(h.flatten(1), *tensors.layers["hidden"]), tensors)
+        h = nn.functional.linear(h.flatten(1), *tensors.layers["hidden"])
+        h = self._activated("hidden", h, tensors, torch.tanh)
         out = self._modulate("out", nn.functional.linear(h, *tensors.layers["out"]), tensors)
         return (out, [*collected, h, out]) if collect_activations else out
-
-    def _activated(self, name: str, h: Tensor, tensors: Any) -> Tensor:
-        if self._modulation.post_activation:
-            return self._modulate(name, h.tanh(), tensors)
-        return self._modulate(name, h, tensors).tanh()
 
 
 @register("bio_conv_net")

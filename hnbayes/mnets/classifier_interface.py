@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hnbayes._checks import check_count, check_positive, describe
+from hnbayes._checks import check_count, check_floating, check_positive, describe
 from hnbayes.mnets.layered import LayeredNet
 
 
@@ -90,8 +90,7 @@ def as_images(x: Tensor, in_shape: tuple[int, int, int], channels_first: bool = 
         TypeError: if x is no floating-point tensor.
         ValueError: if its shape doesn't fit.
     """
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"x must be a floating-point tensor; received {describe(x)}.")
+    check_floating("x", x)
     H, W, C = in_shape
     expected = [(C, H, W)] if channels_first else [(H * W * C,), (H, W, C)]
     if tuple(x.shape[1:]) not in expected or len(x) == 0:

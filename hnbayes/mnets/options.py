@@ -63,6 +63,10 @@ class ContextModOptions:
             )
         return cls(**{cls.NAMES[name]: bool(value) for name, value in kwargs.items()})
 
+    def map_shape(self, channels: int, size: tuple[int, int]) -> tuple[int, ...]:
+        """The shape of gains and shifts of feature maps of this height and width."""
+        return (channels, *size) if self.pixel_wise else (channels, 1, 1)
+
 
 def check_dropout(rate: float) -> float:
     """The dropout rate as a probability; -1 means none.

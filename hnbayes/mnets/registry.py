@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -88,6 +88,7 @@ class Config:
 
 
 Builder = Callable[..., MainNetInterface]
+AnyBuilder = TypeVar("AnyBuilder", bound=Callable[..., Any])
 BUILDERS: dict[str, Builder] = {}
 
 
@@ -100,11 +101,16 @@ def register(net_type: str) -> Callable[[Builder], Builder]:
     Raises:
         ValueError: if the name is taken.
     """
+    return registering(BUILDERS, "network", net_type)
 
-    def add(builder: Builder) -> Builder:
-        if net_type in BUILDERS:
-            raise ValueError(f"the network type {net_type!r} is registered already.")
-        BUILDERS[net_type] = builder
+
+def registering(builders: dict[str, AnyBuilder], what: str, net_type: str) -> Callable[[AnyBuilder], AnyBuilder]:
+    """A decorator that enters a builder in a table of builders of networks of a kind."""
+
+    def add(builder: AnyBuilder) -> AnyBuilder:
+        if net_type in builders:
+            raise ValueError(f"the {what} type {net_type!r} is registered already.")
+        builders[net_type] = builder
         return builder
 
     return add

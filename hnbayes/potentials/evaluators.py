@@ -17,7 +17,7 @@ from torch.func import grad_and_value, vmap
 
 from hnbayes._checks import first_line, validation
 from hnbayes.potentials.gradients import with_gradient
-from hnbayes.potentials.graph import simplify, traced
+from hnbayes.potentials.graph import simplify, traced_by_recorder, traced_by_torch
 from hnbayes.potentials.host import Arrays, HostFunction, as_host_function
 from hnbayes.potentials.sequential import (
     POSITION_ERRORS,
@@ -273,10 +273,10 @@ def _checked(
 
 def _capture(vectorised: BatchFunction, positions: Tensor) -> torch.fx.GraphModule | None:
     """The operations of one evaluation as a graph, if they give the same numbers at another batch too."""
-    for record in (True, False):
+    for trace in (traced_by_recorder, traced_by_torch):
         try:
             with _quietly():
-                graph = traced(vectorised, positions, record=record)
+                graph = trace(vectorised, positions)
             if _agree(graph, vectorised, positions):
                 return graph
         except Exception:  # what can't be captured still runs under vmap

@@ -47,33 +47,43 @@ FOLDED = "_constant_"
 SYMMETRIC = {aten.mul.Tensor, aten.add.Tensor}
 
 
-def traced(
-    function: Callable[..., Any], *arguments: Tensor, decomposed: Sequence[Any] = (), record: bool = True
-) -> GraphModule:
+def traced(function: Callable[..., Any], *arguments: Tensor, decomposed: Sequence[Any] = ()) -> GraphModule:
     """What a function does to tensors like these, as a graph of plain operations without those that lead nowhere.
 
     Args:
         function: of tensors.
         *arguments: the tensors.
         decomposed: operations for which the graph is to hold what torch describes them by.
-        record: whether our recorder may be used, where it can; else it is torch's `make_fx`, which knows more kinds of
-            tensors, and imports a compiler for seconds.
     """
-    table: Any = get_decompositions(decomposed) if decomposed else {}
-    graph = _recording(function, arguments, table) if record else None
-    if graph is None:
-        # By a function of its own, as a function's default arguments would be counted too.
-        graph = make_fx(lambda *tensors: function(*tensors), decomposition_table=table)(*arguments)
+    try:
+        return traced_by_recorder(function, *arguments, decomposed=decomposed)
+    except UnrecordableError:
+        return traced_by_torch(function, *arguments, decomposed=decomposed)
+
+
+def traced_by_recorder(function: Callable[..., Any], *arguments: Tensor, decomposed: Sequence[Any] = ()) -> GraphModule:
+    """As `traced`, by our recorder alone.
+
+    Raises:
+        UnrecordableError: if it can't record the function.
+    """
+    return _tidied(recorded(function, arguments, _table(decomposed)))
+
+
+def traced_by_torch(function: Callable[..., Any], *arguments: Tensor, decomposed: Sequence[Any] = ()) -> GraphModule:
+    """As `traced`, by torch's `make_fx`, which knows more kinds of tensors, and imports a compiler for seconds."""
+    # Of a function of its own, as a function's default arguments would be counted too.
+    return _tidied(make_fx(lambda *tensors: function(*tensors), decomposition_table=_table(decomposed))(*arguments))
+
+
+def _table(decomposed: Sequence[Any]) -> Any:
+    return get_decompositions(decomposed) if decomposed else {}
+
+
+def _tidied(graph: GraphModule) -> GraphModule:
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
-
-
-def _recording(function: Callable[..., Any], arguments: Sequence[Tensor], table: Any) -> GraphModule | None:
-    try:
-        return recorded(function, arguments, table)
-    except UnrecordableError:
-        return None
 
 
 def simplify(graph: GraphModule, fold_data: bool = False) -> GraphModule:
