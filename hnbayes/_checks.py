@@ -26,6 +26,11 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).strip().splitlines()), "")
 
 
+def brief(error: BaseException) -> str:
+    """What an error is and the first line of what it says."""
+    return f"{type(error).__name__}: {first_line(error)}"
+
+
 def check_count(name: str, value: Any, minimum: int = 1) -> int:
     """Return `value` as an int of at least `minimum`.
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from hnbayes._checks import check_positive, first_line
+from hnbayes._checks import brief, check_positive
 from hnbayes.distributed.heart import Heart
 from hnbayes.distributed.process_group import agreed, agreed_on, join
 from hnbayes.potentials.base import Potential
@@ -143,7 +143,7 @@ class Ranks:
                 if mirror is not None:
                     mirror.finish()
             except Exception as error:
-                heart.show("failed", f"{type(error).__name__}: {first_line(error)}")
+                heart.show("failed", brief(error))
                 error.draws = gather(folder, plan)  # type: ignore[attr-defined]
                 raise
             finally:

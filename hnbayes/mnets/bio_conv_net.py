@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from hnbayes._checks import check_count
 from hnbayes.layers import LocalConv2dLayer
 from hnbayes.mnets.bookkeeping import Weights
-from hnbayes.mnets.classifier_interface import Classifier, as_images, check_image_shape
-from hnbayes.mnets.layered import INPUTS, LayerPlan
+from hnbayes.mnets.classifier_interface import Classifier, check_image_shape
+from hnbayes.mnets.layered import LayerPlan, Pass
 from hnbayes.mnets.options import ContextModOptions
 from hnbayes.mnets.registry import Config, Shape, flat_size, image_shape, register
 
@@ -144,8 +144,15 @@ class BioConvNet(Classifier):
             TypeError: if x is no floating-point tensor.
             ValueError: if shapes don't fit, or weights are missing.
         """
-        tensors = self._begin(weights, distilled_params, condition)
-        h = self._modulate(INPUTS, as_images(x, self._in_shape), tensors)
+        h, tensors = self._entered(x, weights, distilled_params, condition)
+        out, hidden = self._outputs(h, tensors)
+        return (out, [*hidden, out]) if collect_activations else out
+
+    def _logits(self, h: Tensor, tensors: Pass) -> Tensor:
+        return self._outputs(h, tensors)[0]
+
+    def _outputs(self, h: Tensor, tensors: Pass) -> tuple[Tensor, list[Tensor]]:
+        """Logits, and the activations of the hidden layers."""
         collected = []
         for i, local in enumerate(self._local):
             h = local(h, weights=list(tensors.layers[f"conv{i}"]))
@@ -153,8 +160,7 @@ class BioConvNet(Classifier):
             collected.append(h)
         h = nn.functional.linear(h.flatten(1), *tensors.layers["hidden"])
         h = self._activated("hidden", h, tensors, torch.tanh)
-        out = self._modulate("out", nn.functional.linear(h, *tensors.layers["out"]), tensors)
-        return (out, [*collected, h, out]) if collect_activations else out
+        return self._modulate("out", nn.functional.linear(h, *tensors.layers["out"]), tensors), [*collected, h]
 
 
 @register("bio_conv_net")

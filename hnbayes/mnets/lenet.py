@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hnbayes._checks import check_choice, check_count
-from hnbayes.mnets.bookkeeping import Weights
-from hnbayes.mnets.classifier_interface import Classifier, as_images, check_image_shape
-from hnbayes.mnets.layered import INPUTS, LayerPlan
+from hnbayes.mnets.classifier_interface import Classifier, check_image_shape
+from hnbayes.mnets.layered import LayerPlan, Pass
 from hnbayes.mnets.mlp import announce
 from hnbayes.mnets.options import ContextModOptions, check_dropout
 from hnbayes.mnets.registry import Config, Shape, flat_size, image_shape, register
@@ -91,30 +90,7 @@ class LeNet(Classifier):
         self._dropout = nn.Dropout(rate)
         announce(self, verbose)
 
-    def forward(
-        self,
-        x: Tensor,
-        weights: Weights = None,
-        distilled_params: Sequence[Tensor] | None = None,
-        condition: Any = None,
-    ) -> Tensor:
-        """Compute logits.
-
-        Args:
-            x: flattened images (N, H W C), or (N, H, W, C).
-            weights: see `MainNetInterface.forward`.
-            distilled_params: must be None.
-            condition: the stored modulation to use.
-
-        Returns:
-            Logits (N, num_classes).
-
-        Raises:
-            TypeError: if x is no floating-point tensor.
-            ValueError: if shapes don't fit, or weights are missing.
-        """
-        tensors = self._begin(weights, distilled_params, condition)
-        h = self._modulate(INPUTS, as_images(x, self._in_shape), tensors)
+    def _logits(self, h: Tensor, tensors: Pass) -> Tensor:
         for name in ("conv1", "conv2"):
             h = nn.functional.conv2d(h, *tensors.layers[name])
             h = self._activated(name, nn.functional.max_pool2d(self._dropout(h), 2), tensors, torch.relu)

@@ -8,9 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from hnbayes._checks import check_count
-from hnbayes.mnets.bookkeeping import Weights
-from hnbayes.mnets.classifier_interface import as_images, check_image_shape
-from hnbayes.mnets.layered import INPUTS
+from hnbayes.mnets.classifier_interface import check_image_shape
+from hnbayes.mnets.layered import Pass
 from hnbayes.mnets.mlp import announce
 from hnbayes.mnets.options import BatchNormOptions, ContextModOptions
 from hnbayes.mnets.registry import Config, Shape, flat_size, image_shape, register
@@ -92,30 +91,7 @@ class ResNet(ResidualNet):
         self._has_bias = use_bias
         announce(self, verbose)
 
-    def forward(
-        self,
-        x: Tensor,
-        weights: Weights = None,
-        distilled_params: Sequence[Tensor] | None = None,
-        condition: Any = None,
-    ) -> Tensor:
-        """Compute logits.
-
-        Args:
-            x: flattened images (N, H W C), or (N, H, W, C).
-            weights: see `MainNetInterface.forward`.
-            distilled_params: statistics for batch normalisation.
-            condition: the statistics to use, or a dict with the keys `bn_stats_id` and `cmod_ckpt_id`.
-
-        Returns:
-            Logits (N, num_classes).
-
-        Raises:
-            TypeError: if x is no floating-point tensor.
-            ValueError: if shapes don't fit, or weights are missing.
-        """
-        tensors = self._begin(weights, distilled_params, condition)
-        h = self._modulate(INPUTS, as_images(x, self._in_shape), tensors)
+    def _logits(self, h: Tensor, tensors: Pass) -> Tensor:
         h = self._conv("conv", h, tensors)
         for block in self._blocks:
             shortcut = h

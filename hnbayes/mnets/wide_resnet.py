@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hnbayes._checks import check_count
-from hnbayes.mnets.bookkeeping import Weights
-from hnbayes.mnets.classifier_interface import Classifier, as_images, check_image_shape
-from hnbayes.mnets.layered import INPUTS, LayerPlan
+from hnbayes.mnets.classifier_interface import Classifier, check_image_shape
+from hnbayes.mnets.layered import LayerPlan, Pass
 from hnbayes.mnets.mlp import announce
 from hnbayes.mnets.options import BatchNormOptions, ContextModOptions, check_dropout
 from hnbayes.mnets.registry import Config, Shape, flat_size, image_shape, register
@@ -101,30 +100,7 @@ class WRN(Classifier):
         self._dropout = nn.Dropout(rate)
         announce(self, verbose)
 
-    def forward(
-        self,
-        x: Tensor,
-        weights: Weights = None,
-        distilled_params: Sequence[Tensor] | None = None,
-        condition: Any = None,
-    ) -> Tensor:
-        """Compute logits.
-
-        Args:
-            x: flattened images (N, H W C), or (N, H, W, C); with `chw_input_format` (N, C, H, W).
-            weights: see `MainNetInterface.forward`.
-            distilled_params: statistics for batch normalisation.
-            condition: the statistics to use, or a dict with the keys `bn_stats_id` and `cmod_ckpt_id`.
-
-        Returns:
-            Logits (N, num_classes).
-
-        Raises:
-            TypeError: if x is no floating-point tensor.
-            ValueError: if shapes don't fit, or weights are missing.
-        """
-        tensors = self._begin(weights, distilled_params, condition)
-        h = self._modulate(INPUTS, as_images(x, self._in_shape, self._channels_first), tensors)
+    def _logits(self, h: Tensor, tensors: Pass) -> Tensor:
         h = nn.functional.conv2d(h, *tensors.layers["conv"], padding=1)
         last = "conv"
         for block in self._blocks:

@@ -360,6 +360,24 @@ def test_auto_compiles_what_runs_long_enough(monkeypatch):
     assert Potential(banana, compile=False).prepare(q, evaluations=10**9) == "vmap"
 
 
+def test_what_the_recorder_refuses_torch_traces_once(monkeypatch):
+    scale, attempts = torch.tensor(2.0), []
+
+    def asks_for_a_value(q):
+        return q.square().sum() * scale.item()
+
+    def fails(function, *arguments):
+        attempts.append(function)
+        raise RuntimeError("can't be traced")
+
+    q = positions_of(3)
+    monkeypatch.setenv(compiler.SWITCH, "0")
+    assert Potential(asks_for_a_value).prepare(q) == "captured"
+    monkeypatch.setattr(evaluators, "traced_by_torch", fails)
+    assert Potential(asks_for_a_value).prepare(q) == "vmap"
+    assert len(attempts) == 1
+
+
 @pytest.mark.parametrize("insist", [True, "auto"])
 def test_without_a_compiler_the_captured_graph_is_used(insist, monkeypatch):
     monkeypatch.setattr(evaluators, "has_compiler", lambda: False)
