@@ -25,7 +25,7 @@ from hnbayes.potentials.agreement import (
     why_no_values,
 )
 from hnbayes.potentials.gradients import with_gradient
-from hnbayes.potentials.graph import simplify, traced_by_recorder, traced_by_torch
+from hnbayes.potentials.graph import simplify
 from hnbayes.potentials.host import Arrays, HostFunction, as_host_function
 from hnbayes.potentials.sequential import (
     POSITION_ERRORS,
@@ -35,6 +35,7 @@ from hnbayes.potentials.sequential import (
     sequential_value_and_grad,
     usable_rows,
 )
+from hnbayes.potentials.tracing import traced_by_recorder, traced_by_torch
 
 Mode = Literal["sequential", "vmap", "captured", "compiled", "native"]
 

@@ -8,17 +8,12 @@ call. The result is compared with the graph it came from before it is used (see 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch._decomp import get_decompositions
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
-
-from hnbayes.potentials.recorder import UnrecordableError, recorded
 
 aten = torch.ops.aten
 
@@ -45,45 +40,6 @@ NEUTRAL = {
 # What names of attributes begin with that were computed once.
 FOLDED = "_constant_"
 SYMMETRIC = {aten.mul.Tensor, aten.add.Tensor}
-
-
-def traced(function: Callable[..., Any], *arguments: Tensor, decomposed: Sequence[Any] = ()) -> GraphModule:
-    """What a function does to tensors like these, as a graph of plain operations without those that lead nowhere.
-
-    Args:
-        function: of tensors.
-        *arguments: the tensors.
-        decomposed: operations for which the graph is to hold what torch describes them by.
-    """
-    try:
-        return traced_by_recorder(function, *arguments, decomposed=decomposed)
-    except UnrecordableError:
-        return traced_by_torch(function, *arguments, decomposed=decomposed)
-
-
-def traced_by_recorder(function: Callable[..., Any], *arguments: Tensor, decomposed: Sequence[Any] = ()) -> GraphModule:
-    """As `traced`, by our recorder alone.
-
-    Raises:
-        UnrecordableError: if it can't record the function.
-    """
-    return _tidied(recorded(function, arguments, _table(decomposed)))
-
-
-def traced_by_torch(function: Callable[..., Any], *arguments: Tensor, decomposed: Sequence[Any] = ()) -> GraphModule:
-    """As `traced`, by torch's `make_fx`, which knows more kinds of tensors, and imports a compiler for seconds."""
-    # Of a function of its own, as a function's default arguments would be counted too.
-    return _tidied(make_fx(lambda *tensors: function(*tensors), decomposition_table=_table(decomposed))(*arguments))
-
-
-def _table(decomposed: Sequence[Any]) -> Any:
-    return get_decompositions(decomposed) if decomposed else {}
-
-
-def _tidied(graph: GraphModule) -> GraphModule:
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-    return graph
 
 
 def simplify(graph: GraphModule, fold_data: bool = False) -> GraphModule:
