@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 import numbers
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
 
@@ -24,6 +24,11 @@ def describe(value: Any) -> str:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message; empty if it has none."""
     return next(iter(str(error).strip().splitlines()), "")
+
+
+def brief(error: BaseException) -> str:
+    """What an error is and the first line of what it says."""
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def check_count(name: str, value: Any, minimum: int = 1) -> int:
@@ -75,6 +80,31 @@ def check_choice(name: str, value: Any, choices: tuple[Any, ...]) -> Any:
         if type(value) is type(choice) and value == choice:
             return value
     raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; received {describe(value)}.")
+
+
+def check_floating(name: str, value: Any) -> Tensor:
+    """Return `value` if it is a floating-point tensor.
+
+    Raises:
+        TypeError: if it is not.
+    """
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        raise TypeError(f"{name} must be a floating-point tensor; received {describe(value)}.")
+    return value
+
+
+def check_tensors(name: str, value: Any, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Return a list of tensors of these shapes.
+
+    Raises:
+        ValueError: if it is no list, or number or shapes don't fit.
+    """
+    if not isinstance(value, (list, tuple, nn.ParameterList)) or len(value) != len(shapes):
+        raise ValueError(f"{name} must be a list of {len(shapes)} tensors; received {describe(value)}.")
+    for tensor, shape in zip(value, shapes, strict=True):
+        if not isinstance(tensor, Tensor) or list(tensor.shape) != list(shape):
+            raise ValueError(f"{name} must have the shapes {shapes}; received {describe(tensor)}.")
+    return list(value)
 
 
 def check_finite(name: str, tensor: Tensor) -> None:

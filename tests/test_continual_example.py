@@ -5,23 +5,16 @@ from __future__ import annotations
 import csv
 import gzip
 import importlib
-import os
-import pathlib
 import struct
 import subprocess
-import sys
 
 import numpy as np
 import pytest
-
-ROOT = pathlib.Path(__file__).parent.parent
-EXAMPLE = ROOT / "examples" / "continual_learning.py"
+from example_runs import EXAMPLES, run_example
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    command = [sys.executable, str(EXAMPLE), "--quick", "--workers", "1", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    return run_example("continual_learning.py", "--quick", "--workers", "1", *arguments)
 
 
 def test_the_table_and_its_files(tmp_path):
@@ -49,7 +42,7 @@ def write_idx(path, array, pack=False):
 
 @pytest.fixture
 def tasks(monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLE.parent)
+    monkeypatch.syspath_prepend(EXAMPLES)
     return importlib.import_module("split_tasks")
 
 

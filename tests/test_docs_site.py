@@ -41,6 +41,22 @@ def test_examples_stay_as_they_are():
     assert docstrings.to_rst(given) == [r"Draws (C, S, \*shape).", *given[1:-1], r"a \* b"]
 
 
+def test_formulas_become_mathml():
+    pytest.importorskip("latex2mathml")
+    pytest.importorskip("sphinx")
+    sys.path.insert(0, str(DOCS))
+    to_mathml = importlib.import_module("mathml").to_mathml
+    sys.path.remove(str(DOCS))
+    assert "<mfrac><mrow><mi>a</mi></mrow><mrow><msub><mi>b</mi><mi>i</mi></msub></mrow></mfrac>" in to_mathml(
+        r"\frac{a}{b_i}", "inline"
+    )
+    assert 'display="block"' in to_mathml("a", "block")
+    assert '<mi>log</mi><mspace width="0.17em" /><mi>p</mi>' in to_mathml(r"\log p", "inline")
+    assert "<msub><mi>log</mi><mn>2</mn></msub>" in to_mathml(r"\log_2 p", "inline")
+    with pytest.raises(ValueError, match="not known"):
+        to_mathml(r"\nosuchcommand a", "inline")
+
+
 def test_every_public_name_is_described_once():
     home = homes()
     pages = {name: reference_pages.page(importlib.import_module(name), home) for name in public_modules()}
@@ -56,6 +72,7 @@ def test_every_public_name_is_described_once():
 def test_the_site_builds_without_a_warning(tmp_path):
     pytest.importorskip("furo")
     pytest.importorskip("myst_parser")
+    pytest.importorskip("latex2mathml")
     command = f"-m sphinx -q -W --keep-going -d {tmp_path / 'trees'} {DOCS} {tmp_path / 'site'}"
     result = subprocess.run([sys.executable, *command.split()], capture_output=True, text=True, cwd=ROOT)
     assert result.returncode == 0, result.stderr

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import pathlib
 import re
-import warnings
 
-import torch
+from pages import DOCS, run_blocks
 
 import hnbayes
 
-PAGE = pathlib.Path(__file__).parent.parent / "docs" / "workers.md"
+PAGE = DOCS / "workers.md"
 
 
 def test_python_blocks_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    names: dict[str, object] = {}
-    with warnings.catch_warnings():
-        # Runs this short are meant to show the calls, not to converge.
-        warnings.filterwarnings("ignore", category=UserWarning, message=".*(diverged|tree depth|E-BFMI).*")
-        for block in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL):
-            exec(compile(block, str(PAGE), "exec"), names)
+    names = run_blocks(PAGE)
     assert names["so_far"].num_draws == 50
     assert names["post"].draws.metadata["cores"] == 2
 

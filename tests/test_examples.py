@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import csv
 import importlib
-import os
-import pathlib
 import re
 import subprocess
 import sys
 
 import pytest
-
-ROOT = pathlib.Path(__file__).parent.parent
-EXAMPLE = ROOT / "examples" / "bnn_regression.py"
+from example_runs import EXAMPLES, run_example
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    command = [sys.executable, str(EXAMPLE), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    return run_example("bnn_regression.py", *arguments)
 
 
 def test_it_beats_ridge_and_writes_its_files(tmp_path):
@@ -64,7 +58,7 @@ def test_bad_input_is_explained(tmp_path, monkeypatch, capsys, text, options, me
     path = tmp_path / "table.csv"
     if text is not None:
         path.write_text(text)
-    monkeypatch.syspath_prepend(EXAMPLE.parent)
+    monkeypatch.syspath_prepend(EXAMPLES)
     monkeypatch.setattr(sys, "argv", ["bnn_regression", "--data", str(path), *options, "--out", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as stop:
         importlib.import_module("bnn_regression").main()
@@ -74,11 +68,7 @@ def test_bad_input_is_explained(tmp_path, monkeypatch, capsys, text, options, me
 
 
 def test_the_pyro_example_predicts_and_writes_its_files(tmp_path):
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    command = [sys.executable, str(ROOT / "examples" / "pyro_bnn.py"), "--quick", "--warmup", "40", "--draws", "20"]
-    result = subprocess.run(
-        [*command, "--out", str(tmp_path)], capture_output=True, text=True, env=environment, timeout=300
-    )
+    result = run_example("pyro_bnn.py", "--quick", "--warmup", 40, "--draws", 20, "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     error, spread = map(float, re.findall(r"test RMSE (\S+) dB .sd of the target (\S+) dB", result.stdout)[0])
     assert error < 0.6 * spread

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
-import pathlib
 import subprocess
-import sys
 
 import pytest
-
-ROOT = pathlib.Path(__file__).parent.parent
-EXAMPLE = ROOT / "examples" / "hypernet_continual.py"
+from example_runs import run_example
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    command = [sys.executable, str(EXAMPLE), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    return run_example("hypernet_continual.py", *arguments)
 
 
 def test_it_remembers_and_writes_its_files(tmp_path):

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import csv
-import os
-import pathlib
 import re
 import subprocess
-import sys
 
-ROOT = pathlib.Path(__file__).parent.parent
-EXAMPLE = ROOT / "examples" / "sequential_bayes.py"
+from example_runs import run_example
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    command = [sys.executable, str(EXAMPLE), "--quick", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    return run_example("sequential_bayes.py", "--quick", *arguments)
 
 
 def test_priors_from_task_1_remember_it(tmp_path):

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import importlib
 import os
-import pathlib
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
+from example_runs import EXAMPLES, run_example
 
 pytest.importorskip("sklearn")
 pytest.importorskip("tensorboard")
 
-ROOT = pathlib.Path(__file__).parent.parent
-EXAMPLE = ROOT / "examples" / "train_script.py"
-
 
 @pytest.fixture
 def script(monkeypatch):
-    monkeypatch.syspath_prepend(EXAMPLE.parent)
+    monkeypatch.syspath_prepend(EXAMPLES)
     with torch.random.fork_rng():
         yield importlib.import_module("train_script")
 
@@ -40,9 +35,8 @@ def scalars(folder, tag):
 
 
 def test_it_trains_samples_and_writes_its_files(tmp_path):
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    command = [sys.executable, str(EXAMPLE), "--quick", "--warmup", "30", "--draws", "15", "--out_dir", "run"]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, cwd=tmp_path)
+    options = ("--quick", "--warmup", 30, "--draws", 15, "--out_dir", "run")
+    result = run_example("train_script.py", *options, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     rows = re.findall(r"(best checkpoint|posterior) +test accuracy (\S+), log likelihood (\S+)", result.stdout)
     scores = {name: (float(accuracy), float(lppd)) for name, accuracy, lppd in rows}

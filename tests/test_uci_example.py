@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import importlib.util
-import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -13,17 +11,15 @@ import time
 
 import numpy as np
 import torch
+from example_runs import ENVIRONMENT, EXAMPLES, command_of, run_example
 
-ROOT = pathlib.Path(__file__).parent.parent
-EXAMPLE = ROOT / "examples" / "uci_regression.py"
-COMMAND = [sys.executable, str(EXAMPLE), "--data", "yacht", "--splits", "1"]
-ENVIRONMENT = dict(os.environ, PYTHONPATH=str(ROOT))
+EXAMPLE = ("uci_regression.py", "--data", "yacht", "--splits", 1)
 
 
 def run(*arguments):
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, env=ENVIRONMENT, timeout=300, check=True
-    ).stdout
+    result = run_example(*EXAMPLE, *arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def rows(folder):
@@ -49,7 +45,7 @@ def test_a_table_a_picture_and_no_run_twice(tmp_path):
 
 def test_a_run_that_is_stopped_goes_on(tmp_path):
     options = ["--members", "2", "--warmup", "5", "--draws", "60", "--methods", "mclmc", "--out", str(tmp_path)]
-    process = subprocess.Popen([*COMMAND, *options], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command_of(*EXAMPLE, *options), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
     folder = tmp_path / "runs" / "yacht-0-mclmc-2-heteroscedastic"
     deadline = time.monotonic() + 120
     while not list(folder.glob("checkpoint-*")) and process.poll() is None and time.monotonic() < deadline:
@@ -64,7 +60,7 @@ def test_a_run_that_is_stopped_goes_on(tmp_path):
 
 def test_scores_are_those_of_the_mixture():
     """By hand, from the outputs of each draw."""
-    spec = importlib.util.spec_from_file_location("uci_regression", EXAMPLE)
+    spec = importlib.util.spec_from_file_location("uci_regression", EXAMPLES / "uci_regression.py")
     example = importlib.util.module_from_spec(spec)
     sys.modules["uci_regression"] = example
     spec.loader.exec_module(example)

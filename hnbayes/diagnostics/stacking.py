@@ -28,10 +28,10 @@ MOST_STEPS = 20_000
 def stacking_weights(log_likelihood: Any) -> Array:
     r"""The weights of chains whose mixture has the best leave-one-out density.
 
-    \(\hat w = \arg\max_w \sum_n \log \sum_c w_c \, p_{c,-n} + (\lambda - 1) \sum_c \log w_c\) over the simplex, where
-    \(p_{c,-n}\) is the density of datum n under chain c without it, by PSIS-LOO of each chain, and \(\lambda = 1.001\),
-    so that chains which predict alike share their weight. Weights aren't masses of modes: they are chosen for the
-    predictions of the mixture. Chains of few draws have noisy ones.
+    It is \(\hat w = \mathrm{arg\,max}_w \sum_n \log \sum_c w_c \, p_{c,-n} + (\lambda - 1) \sum_c \log w_c\) over the
+    simplex, where \(p_{c,-n}\) is the density of datum n under chain c without it, by PSIS-LOO of each chain, and
+    \(\lambda = 1.001\), so that chains which predict alike share their weight. Weights aren't masses of modes: they are
+    chosen for the predictions of the mixture. Chains of few draws have noisy ones.
 
     Args:
         log_likelihood: log densities (C, S, N) of the data that were sampled with, as `Posterior.log_likelihood()`.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from hnbayes._checks import check_positive, first_line
+from hnbayes._checks import brief, check_positive
 from hnbayes.distributed.heart import Heart
 from hnbayes.distributed.process_group import agreed, agreed_on, join
 from hnbayes.potentials.base import Potential
@@ -23,7 +22,7 @@ from hnbayes.sampling.cores import draws_in_all
 from hnbayes.sampling.draws import Draws
 from hnbayes.sampling.lots import Lot, Plan, done_so_far, gather
 from hnbayes.sampling.lots_mirror import LotsMirror
-from hnbayes.sampling.run_folder import folder_of, lock, refuse_run
+from hnbayes.sampling.run_folder import begun_folder, lock
 from hnbayes.sampling.shift import Shift
 from hnbayes.sampling.signals import stop_requests
 from hnbayes.sampling.verdict import warn_about, warn_if_coarse
@@ -97,15 +96,7 @@ class Ranks:
         self, plan: Plan, checkpoint: str | os.PathLike[str] | None, held: contextlib.ExitStack
     ) -> tuple[Path, Plan]:
         """The folder of a run that begins, and its plan with files for each lot, as machines can't share them."""
-        if checkpoint is None:
-            folder = Path(
-                held.enter_context(tempfile.TemporaryDirectory(prefix="hnbayes-", ignore_cleanup_errors=True))
-            )
-        else:
-            folder = folder_of(checkpoint)
-            folder.mkdir(parents=True, exist_ok=True)
-            held.callback(lock(folder))
-            refuse_run(folder)
+        folder = begun_folder(checkpoint, held)
         plan = dataclasses.replace(plan, shared=False, cores=1)
         plan.write(folder)
         return folder.resolve(), plan
@@ -152,7 +143,7 @@ class Ranks:
                 if mirror is not None:
                     mirror.finish()
             except Exception as error:
-                heart.show("failed", f"{type(error).__name__}: {first_line(error)}")
+                heart.show("failed", brief(error))
                 error.draws = gather(folder, plan)  # type: ignore[attr-defined]
                 raise
             finally:

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hnbayes._checks import describe, first_line
+from hnbayes._checks import brief, describe
 from hnbayes.distributed.process_group import join
 from hnbayes.params import ParamSpec
 from hnbayes.potentials.base import CompileMode, Potential
@@ -162,5 +162,5 @@ class ShardedPotential(Potential):
                 "a rank's part of the potential has raised an error; its own output says which. The run has ended."
             )
         if error is not None:
-            print(f"rank {dist.get_rank()}: {type(error).__name__}: {first_line(error)}", flush=True)
+            print(f"rank {dist.get_rank()}: {brief(error)}", flush=True)
         return sums[:, 0].to(positions.dtype), sums[:, 1:-1].to(positions.dtype)

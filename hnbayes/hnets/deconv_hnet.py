@@ -72,8 +72,7 @@ class HDeconv(HyperNet):
         use_batch_norm: bool = False,
     ) -> None:
         inputs = Inputs(uncond_in_size, cond_in_size, no_uncond_weights, no_cond_weights, num_cond_embs)
-        if inputs.size == 0:
-            raise ValueError("a hypernetwork needs inputs; received uncond_in_size=0 and cond_in_size=0.")
+        inputs.check_any()
         size, channels = image_size(hyper_img_shape)
         pixels, weights = channels * math.prod(size), target_spec(target_shapes).size
         if pixels < weights:

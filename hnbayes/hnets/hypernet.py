@@ -45,6 +45,11 @@ class Inputs:
         """Size of both together."""
         return self.uncond + self.cond
 
+    def check_any(self) -> None:
+        """Raise ValueError if there are none."""
+        if self.size == 0:
+            raise ValueError("a hypernetwork needs inputs; received uncond_in_size=0 and cond_in_size=0.")
+
 
 @dataclass(frozen=True)
 class Chunks:

@@ -64,8 +64,7 @@ class HMLP(HyperNet):
         use_batch_norm: bool = False,
     ) -> None:
         inputs = Inputs(uncond_in_size, cond_in_size, no_uncond_weights, no_cond_weights, num_cond_embs)
-        if inputs.size == 0:
-            raise ValueError("a hypernetwork needs inputs; received uncond_in_size=0 and cond_in_size=0.")
+        inputs.check_any()
         body = MLP(
             inputs.size,
             target_spec(target_shapes).size,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from hnbayes.mnets.registry import Config
+from hnbayes.mnets.registry import Config, registering
 
 Builder = Callable[..., Any]
 BUILDERS: dict[str, Builder] = {}
@@ -22,14 +22,7 @@ def register(net_type: str) -> Callable[[Builder], Builder]:
     Raises:
         ValueError: if the name is taken.
     """
-
-    def add(builder: Builder) -> Builder:
-        if net_type in BUILDERS:
-            raise ValueError(f"the hypernetwork type {net_type!r} is registered already.")
-        BUILDERS[net_type] = builder
-        return builder
-
-    return add
+    return registering(BUILDERS, "hypernetwork", net_type)
 
 
 def get_hypernet(

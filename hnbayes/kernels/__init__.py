@@ -4,8 +4,8 @@ from hnbayes.kernels.chees import ChEES
 from hnbayes.kernels.hmc import HMC
 from hnbayes.kernels.integrators import leapfrog
 from hnbayes.kernels.kernel import Finished, Kernel, State
+from hnbayes.kernels.mclmc import MAMCLMC, MCLMC
 from hnbayes.kernels.metropolis import RandomWalkMetropolis
-from hnbayes.kernels.microcanonical import MAMCLMC, MCLMC
 from hnbayes.kernels.nuts import NUTS
 
 __all__ = [

@@ -10,7 +10,8 @@ import numpy as np
 from hnbayes.kernels.adaptation import CALM, Adaptation, Welford, host_position
 from hnbayes.kernels.arrays import Host
 from hnbayes.kernels.kernel import State
-from hnbayes.kernels.microcanonical import MCLMC, Microcanonical
+from hnbayes.kernels.mclmc import MCLMC
+from hnbayes.kernels.microcanonical import Microcanonical
 
 # Robnik and Seljak (2024): how far, in powers of the step size, an estimate is believed; and over how many
 # transitions estimates are averaged.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hnbayes._checks import check_finite, describe
+from hnbayes._checks import check_finite, check_floating, describe
 
 _OURS = re.compile(r"(?:ewc|si)_.*weights_\d+")
 
@@ -34,8 +34,7 @@ def check_params(params: Iterable[Tensor]) -> list[Tensor]:
     if not tensors:
         raise ValueError("params must hold at least one tensor; received none.")
     for i, p in enumerate(tensors):
-        if not isinstance(p, Tensor) or not p.is_floating_point():
-            raise TypeError(f"params[{i}] must be a floating-point tensor; received {describe(p)}.")
+        check_floating(f"params[{i}]", p)
         check_finite(f"params[{i}]", p.detach())
     return tensors
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hnbayes._checks import check_count, check_positive, describe
+from hnbayes._checks import check_count, check_floating, check_positive, describe
 from hnbayes.layers.stored_sets import StoredSets
 
 EPS = 1e-5
@@ -222,8 +222,7 @@ class BatchNormLayer(StoredSets):
 
     def _check_inputs(self, inputs: Tensor, **vectors: Tensor | None) -> None:
         C = self.num_features
-        if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-            raise TypeError(f"inputs must be a floating-point tensor; received {describe(inputs)}.")
+        check_floating("inputs", inputs)
         if inputs.ndim < 2 or inputs.shape[1] != C:
             raise ValueError(f"inputs must have shape (N, {C}) or (N, {C}, ...); received {describe(inputs)}.")
         if inputs.numel() == 0:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hnbayes._checks import check_count, describe
+from hnbayes._checks import check_count, check_floating, describe
 
 
 def calc_fan_in_and_out(shapes: Sequence[int]) -> tuple[int, int]:
@@ -94,7 +94,6 @@ def init_params(weights: Tensor, bias: Tensor | None = None) -> None:
 
 
 def _check_weights(name: str, value: Tensor) -> None:
-    if not isinstance(value, Tensor) or not value.is_floating_point():
-        raise TypeError(f"{name} must be a floating-point tensor; received {describe(value)}.")
+    check_floating(name, value)
     if value.ndim < 2 or value.numel() == 0:
         raise ValueError(f"{name} must have at least two dimensions and not be empty; received {describe(value)}.")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hnbayes._checks import check_count, describe
+from hnbayes._checks import check_count, check_floating, check_tensors, describe
 from hnbayes.layers.stored_sets import drop_leftovers
 
 Pair = int | Sequence[int]
@@ -136,8 +136,7 @@ class LocalConv2dLayer(nn.Module):
             ValueError: if weights are missing, or shapes don't fit.
         """
         expected = (self.in_channels, self.in_height, self.in_width)
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            raise TypeError(f"x must be a floating-point tensor; received {describe(x)}.")
+        check_floating("x", x)
         if x.ndim != 4 or x.shape[1:] != expected or len(x) == 0:
             raise ValueError(f"x must have shape {('N', *expected)}, N at least 1; received {describe(x)}.")
         filters, bias = self._chosen(weights)
@@ -160,13 +159,8 @@ class LocalConv2dLayer(nn.Module):
             if self.filters is None:
                 raise ValueError("weights must be given to a layer built with no_weights=True; received none.")
             return self.filters, self.bias
-        shapes = self.param_shapes
-        if not isinstance(weights, (list, tuple, nn.ParameterList)) or len(weights) != len(shapes):
-            raise ValueError(f"weights must be a list of {len(shapes)} tensors; received {describe(weights)}.")
-        for weight, shape in zip(weights, shapes, strict=True):
-            if not isinstance(weight, Tensor) or list(weight.shape) != shape:
-                raise ValueError(f"weights must have the shapes {shapes}; received {describe(weight)}.")
-        return weights[0], weights[1] if self.has_bias else None
+        given = check_tensors("weights", weights, self.param_shapes)
+        return given[0], given[1] if self.has_bias else None
 
 
 def _pair(name: str, value: Pair, minimum: int = 1) -> tuple[int, int]:

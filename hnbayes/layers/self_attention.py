@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hnbayes._checks import check_count, describe
+from hnbayes._checks import check_count, check_floating, check_tensors, describe
 from hnbayes.layers.init import init_params
 
 NAMES = ("query_conv", "key_conv", "value_conv")
@@ -146,7 +146,7 @@ class SelfAttnLayerV2(nn.Module):
                 raise ValueError("a layer has initial weights or none; received init_weights and no_weights=True.")
             return
         if init_weights is not None:
-            self._check("init_weights", init_weights)
+            check_tensors("init_weights", init_weights, self.weight_shapes)
             copies = [torch.empty(w.shape, dtype=w.dtype, device=w.device).copy_(w.detach()) for w in init_weights]
             self._weights = nn.ParameterList(nn.Parameter(w) for w in copies)
             return
@@ -188,27 +188,18 @@ class SelfAttnLayerV2(nn.Module):
         """
         _check_maps(x, self.in_dim)
         if weights is not None:
-            self._check("weights", weights)
+            check_tensors("weights", weights, self.weight_shapes)
         weights = self._weights if weights is None else weights
         if weights is None:
             raise ValueError("weights must be given to a layer built with no_weights=True; received none.")
         used = list(weights)
         if dWeights is not None:
-            self._check("dWeights", dWeights)
+            check_tensors("dWeights", dWeights, self.weight_shapes)
             used = [w + d for w, d in zip(used, dWeights, strict=True)]
         return attend(x, used, self.use_spectral_norm, ret_attention)
 
-    def _check(self, name: str, weights: Any) -> None:
-        shapes = self.weight_shapes
-        if not isinstance(weights, (list, tuple, nn.ParameterList)) or len(weights) != len(shapes):
-            raise ValueError(f"{name} must be a list of {len(shapes)} tensors; received {describe(weights)}.")
-        for weight, shape in zip(weights, shapes, strict=True):
-            if not isinstance(weight, Tensor) or list(weight.shape) != shape:
-                raise ValueError(f"{name} must have the shapes {shapes}; received {describe(weight)}.")
-
 
 def _check_maps(x: Tensor, in_dim: int) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"x must be a floating-point tensor; received {describe(x)}.")
+    check_floating("x", x)
     if x.ndim != 4 or x.shape[1] != in_dim or x.numel() == 0:
         raise ValueError(f"x must have shape (B, {in_dim}, W, H) and not be empty; received {describe(x)}.")

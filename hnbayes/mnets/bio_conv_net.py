@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from hnbayes._checks import check_count
 from hnbayes.layers import LocalConv2dLayer
 from hnbayes.mnets.bookkeeping import Weights
-from hnbayes.mnets.classifier_interface import Classifier, as_images, check_image_shape
-from hnbayes.mnets.layered import INPUTS, LayerPlan
+from hnbayes.mnets.classifier_interface import Classifier, check_image_shape
+from hnbayes.mnets.layered import LayerPlan, Pass
 from hnbayes.mnets.options import ContextModOptions
 from hnbayes.mnets.registry import Config, Shape, flat_size, image_shape, register
 
@@ -75,13 +75,22 @@ class BioConvNet(Classifier):
         for kernel, channels, stride, padding in CONVS:
             local.append(LocalConv2dLayer(C, channels, H, W, kernel, stride, padding, no_weights=True))
             H, W, C = local[-1].out_height, local[-1].out_width, channels
-        pixel_wise = context_mod_apply_pixel_wise
+        options = ContextModOptions(
+            use_context_mod,
+            context_mod_inputs,
+            no_last_layer_context_mod,
+            context_mod_no_weights,
+            context_mod_post_activation,
+            context_mod_gain_offset,
+            context_mod_gain_softplus,
+            context_mod_apply_pixel_wise,
+        )
         plans = [
             LayerPlan(
                 f"conv{i}",
                 tuple(layer.param_shapes[0]),
                 tuple(layer.param_shapes[1]),
-                modulated=(layer.out_channels, *((layer.out_height, layer.out_width) if pixel_wise else (1, 1))),
+                modulated=options.map_shape(layer.out_channels, (layer.out_height, layer.out_width)),
             )
             for i, layer in enumerate(local)
         ]
@@ -91,18 +100,9 @@ class BioConvNet(Classifier):
                 LayerPlan("hidden", (HIDDEN, C * H * W), (HIDDEN,), modulated=(HIDDEN,)),
                 LayerPlan("out", (classes, HIDDEN), (classes,), modulated=(classes,)),
             ],
-            inputs=(self._in_shape[2], *(self._in_shape[:2] if pixel_wise else (1, 1))),
+            inputs=options.map_shape(self._in_shape[2], self._in_shape[:2]),
             no_weights=no_weights,
-            modulation=ContextModOptions(
-                use_context_mod,
-                context_mod_inputs,
-                no_last_layer_context_mod,
-                context_mod_no_weights,
-                context_mod_post_activation,
-                context_mod_gain_offset,
-                context_mod_gain_softplus,
-                pixel_wise,
-            ),
+            modulation=options,
         )
         self._num_classes = classes
         self._local = nn.ModuleList(local)
@@ -144,20 +144,23 @@ class BioConvNet(Classifier):
             TypeError: if x is no floating-point tensor.
             ValueError: if shapes don't fit, or weights are missing.
         """
-        tensors = self._begin(weights, distilled_params, condition)
-        h = self._modulate(INPUTS, as_images(x, self._in_shape), tensors)
+        h, tensors = self._entered(x, weights, distilled_params, condition)
+        out, hidden = self._outputs(h, tensors)
+        return (out, [*hidden, out]) if collect_activations else out
+
+    def _logits(self, h: Tensor, tensors: Pass) -> Tensor:
+        return self._outputs(h, tensors)[0]
+
+    def _outputs(self, h: Tensor, tensors: Pass) -> tuple[Tensor, list[Tensor]]:
+        """Logits, and the activations of the hidden layers."""
         collected = []
         for i, local in enumerate(self._local):
-            h = self._activated(f"conv{i}", local(h, weights=list(tensors.layers[f"conv{i}"])), tensors)
+            h = local(h, weights=list(tensors.layers[f"conv{i}"]))
+            h = self._activated(f"conv{i}", h, tensors, torch.tanh)
             collected.append(h)
-        h = self._activated("hidden", nn.functional.linear(h.flatten(1), *tensors.layers["hidden"]), tensors)
-        out = self._modulate("out", nn.functional.linear(h, *tensors.layers["out"]), tensors)
-        return (out, [*collected, h, out]) if collect_activations else out
-
-    def _activated(self, name: str, h: Tensor, tensors: Any) -> Tensor:
-        if self._modulation.post_activation:
-            return self._modulate(name, h.tanh(), tensors)
-        return self._modulate(name, h, tensors).tanh()
+        h = nn.functional.linear(h.flatten(1), *tensors.layers["hidden"])
+        h = self._activated("hidden", h, tensors, torch.tanh)
+        return self._modulate("out", nn.functional.linear(h, *tensors.layers["out"]), tensors), [*collected, h]
 
 
 @register("bio_conv_net")

@@ -1,20 +1,62 @@
-"""Classifier: networks for images or vectors whose outputs are logits of classes."""
+"""Classifier: networks for images whose outputs are logits of classes."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hnbayes._checks import check_count, check_positive, describe
-from hnbayes.mnets.layered import LayeredNet
+from hnbayes._checks import check_count, check_floating, check_positive, describe
+from hnbayes.mnets.bookkeeping import Weights
+from hnbayes.mnets.layered import INPUTS, LayeredNet, Pass
 
 
 class Classifier(LayeredNet):
-    """A layered network with one logit a class, and losses on such logits."""
+    """A layered network from images to one logit a class, and losses on such logits."""
 
+    # What a network sets in its constructor: height, width and channels of images, and how these come.
+    _in_shape: tuple[int, int, int]
+    _channels_first = False
     _num_classes: int
+
+    def forward(
+        self,
+        x: Tensor,
+        weights: Weights = None,
+        distilled_params: Sequence[Tensor] | None = None,
+        condition: Any = None,
+    ) -> Any:
+        """Compute logits.
+
+        Args:
+            x: flattened images (N, H W C), or (N, H, W, C); with `chw_input_format` (N, C, H, W).
+            weights: see `MainNetInterface.forward`.
+            distilled_params: statistics for batch normalisation, of a network with `distill_bn_stats`; else None.
+            condition: the statistics to use (without batch normalisation, the stored modulation), or a dict with the
+                keys `bn_stats_id` and `cmod_ckpt_id`.
+
+        Returns:
+            Logits (N, num_classes).
+
+        Raises:
+            TypeError: if x is no floating-point tensor.
+            ValueError: if shapes don't fit, or weights are missing.
+        """
+        return self._logits(*self._entered(x, weights, distilled_params, condition))
+
+    def _entered(
+        self, x: Tensor, weights: Weights, distilled: Sequence[Tensor] | None, condition: Any
+    ) -> tuple[Tensor, Pass]:
+        """Images as the first layer sees them (N, C, H, W), and the tensors of the pass."""
+        tensors = self._begin(weights, distilled, condition)
+        return self._modulate(INPUTS, as_images(x, self._in_shape, self._channels_first), tensors), tensors
+
+    @abstractmethod
+    def _logits(self, h: Tensor, tensors: Pass) -> Tensor:
+        """Logits (N, num_classes) of images (N, C, H, W)."""
 
     @property
     def num_classes(self) -> int:
@@ -90,8 +132,7 @@ def as_images(x: Tensor, in_shape: tuple[int, int, int], channels_first: bool = 
         TypeError: if x is no floating-point tensor.
         ValueError: if its shape doesn't fit.
     """
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"x must be a floating-point tensor; received {describe(x)}.")
+    check_floating("x", x)
     H, W, C = in_shape
     expected = [(C, H, W)] if channels_first else [(H * W * C,), (H, W, C)]
     if tuple(x.shape[1:]) not in expected or len(x) == 0:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from hnbayes._checks import describe
+from hnbayes._checks import check_floating, describe
 from hnbayes.layers import BatchNormLayer, ContextModLayer, init_params
 from hnbayes.mnets.bookkeeping import Entry, ParamBook, Weights
 from hnbayes.mnets.mnet_interface import MainNetInterface
@@ -168,6 +168,14 @@ class LayeredNet(nn.Module, MainNetInterface):
         )
         return output
 
+    def _activated(self, name: str, h: Tensor, tensors: Pass, activation: Callable[[Tensor], Tensor] | None) -> Tensor:
+        """Modulation, normalisation and activation that follow the computation of a layer; None is no activation."""
+        after = self._modulation.post_activation
+        h = h if after else self._modulate(name, h, tensors)
+        h = self._normalise(name, h, tensors)
+        h = h if activation is None else activation(h)
+        return self._modulate(name, h, tensors) if after else h
+
     def _holder(self, name: str) -> LayerWeights:
         return cast(LayerWeights, self.layers[self._layer_names.index(name)])
 
@@ -274,8 +282,7 @@ def check_vectors(x: Any, n_in: int) -> Tensor:
         TypeError: if they are not a floating-point tensor.
         ValueError: if their shape is another.
     """
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise TypeError(f"x must be a floating-point tensor; received {describe(x)}.")
+    check_floating("x", x)
     if x.ndim < 2 or x.shape[-1] != n_in:
         raise ValueError(f"x must have shape (N, {n_in}); received {describe(x)}.")
     return x

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hnbayes._checks import check_choice, check_count
-from hnbayes.mnets.bookkeeping import Weights
-from hnbayes.mnets.classifier_interface import Classifier, as_images, check_image_shape
-from hnbayes.mnets.layered import INPUTS, LayerPlan, Pass
+from hnbayes.mnets.classifier_interface import Classifier, check_image_shape
+from hnbayes.mnets.layered import LayerPlan, Pass
 from hnbayes.mnets.mlp import announce
 from hnbayes.mnets.options import ContextModOptions, check_dropout
 from hnbayes.mnets.registry import Config, Shape, flat_size, image_shape, register
@@ -71,19 +71,17 @@ class LeNet(Classifier):
             maps.append((H, W))
         if min(H, W) < 1:
             raise ValueError(f"in_shape must be at least 16 pixels high and wide; received {tuple(in_shape)}.")
-
-        def modulated(channels: int, size: tuple[int, int]) -> tuple[int, ...]:
-            return (channels, *size) if options.pixel_wise else (channels, 1, 1)
-
         classes = check_count("num_classes", num_classes)
         super().__init__(
             [
-                LayerPlan("conv1", (first, C, KERNEL, KERNEL), (first,), modulated=modulated(first, maps[0])),
-                LayerPlan("conv2", (second, first, KERNEL, KERNEL), (second,), modulated=modulated(second, maps[1])),
+                LayerPlan("conv1", (first, C, KERNEL, KERNEL), (first,), modulated=options.map_shape(first, maps[0])),
+                LayerPlan(
+                    "conv2", (second, first, KERNEL, KERNEL), (second,), modulated=options.map_shape(second, maps[1])
+                ),
                 LayerPlan("hidden", (hidden, second * H * W), (hidden,), modulated=(hidden,)),
                 LayerPlan("out", (classes, hidden), (classes,), modulated=(classes,)),
             ],
-            inputs=modulated(C, self._in_shape[:2]),
+            inputs=options.map_shape(C, self._in_shape[:2]),
             no_weights=no_weights,
             init_weights=init_weights,
             modulation=options,
@@ -92,42 +90,14 @@ class LeNet(Classifier):
         self._dropout = nn.Dropout(rate)
         announce(self, verbose)
 
-    def forward(
-        self,
-        x: Tensor,
-        weights: Weights = None,
-        distilled_params: Sequence[Tensor] | None = None,
-        condition: Any = None,
-    ) -> Tensor:
-        """Compute logits.
-
-        Args:
-            x: flattened images (N, H W C), or (N, H, W, C).
-            weights: see `MainNetInterface.forward`.
-            distilled_params: must be None.
-            condition: the stored modulation to use.
-
-        Returns:
-            Logits (N, num_classes).
-
-        Raises:
-            TypeError: if x is no floating-point tensor.
-            ValueError: if shapes don't fit, or weights are missing.
-        """
-        tensors = self._begin(weights, distilled_params, condition)
-        h = self._modulate(INPUTS, as_images(x, self._in_shape), tensors)
+    def _logits(self, h: Tensor, tensors: Pass) -> Tensor:
         for name in ("conv1", "conv2"):
             h = nn.functional.conv2d(h, *tensors.layers[name])
-            h = self._activated(name, nn.functional.max_pool2d(self._dropout(h), 2), tensors)
+            h = self._activated(name, nn.functional.max_pool2d(self._dropout(h), 2), tensors, torch.relu)
         h = nn.functional.linear(h.flatten(1), *tensors.layers["hidden"])
-        h = self._activated("hidden", h, tensors)
+        h = self._activated("hidden", h, tensors, torch.relu)
         h = nn.functional.linear(self._dropout(h), *tensors.layers["out"])
         return self._modulate("out", h, tensors)
-
-    def _activated(self, name: str, h: Tensor, tensors: Pass) -> Tensor:
-        if self._modulation.post_activation:
-            return self._modulate(name, h.relu(), tensors)
-        return self._modulate(name, h, tensors).relu()
 
 
 @register("lenet")

@@ -152,14 +152,9 @@ class MLP(LayeredNet):
         h = check_vectors(x, self._n_in)
         tensors = self._begin(weights, distilled_params, condition)
         h = self._modulate(INPUTS, h, tensors)
-        after = self._modulation.post_activation
         for name in self._names[:-1]:
             h = nn.functional.linear(h, *tensors.layers[name])
-            h = h if after else self._modulate(name, h, tensors)
-            h = self._normalise(name, h, tensors)
-            h = h if self._activation is None else self._activation(h)
-            h = self._modulate(name, h, tensors) if after else h
-            h = self._dropout(h)
+            h = self._dropout(self._activated(name, h, tensors, self._activation))
         h = nn.functional.linear(h, *tensors.layers[self._names[-1]])
         h = self._modulate(self._names[-1], h, tensors)
         return h if self._out_fn is None else (self._out_fn(h), h)

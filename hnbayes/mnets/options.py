@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hnbayes._checks import check_positive
+from torch import nn
+
+from hnbayes._checks import check_choice, check_positive
+
+# By their names on a command line.
+ACTIVATIONS: dict[str, type[nn.Module] | None] = {
+    "linear": None,
+    "sigmoid": nn.Sigmoid,
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "tanh": nn.Tanh,
+}
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,24 @@ class ContextModOptions:
                 f"{network} takes no argument {', '.join(unknown)}; besides its own it takes {list(cls.NAMES)}."
             )
         return cls(**{cls.NAMES[name]: bool(value) for name, value in kwargs.items()})
+
+    def map_shape(self, channels: int, size: tuple[int, int]) -> tuple[int, ...]:
+        """The shape of gains and shifts of feature maps of this height and width."""
+        return (channels, *size) if self.pixel_wise else (channels, 1, 1)
+
+
+def named_activation(option: str, name: str) -> nn.Module | None:
+    """A new activation function by its name; None for "linear".
+
+    Args:
+        option: what gave the name, for the error.
+        name: one of `ACTIVATIONS`.
+
+    Raises:
+        ValueError: if the name is unknown.
+    """
+    made = ACTIVATIONS[check_choice(option, name, tuple(ACTIVATIONS))]
+    return None if made is None else made()
 
 
 def check_dropout(rate: float) -> float:

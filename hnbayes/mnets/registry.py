@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from hnbayes.mnets.mnet_interface import MainNetInterface
+from hnbayes.mnets.options import named_activation
 
 Shape = Sequence[int] | None
 
@@ -21,14 +22,6 @@ class Config:
         namespace: an argparse.Namespace, or any object with such attributes.
         prefix: what option names begin with; None for nothing.
     """
-
-    ACTIVATIONS: Mapping[str, Callable[[], nn.Module] | None] = {
-        "linear": None,
-        "sigmoid": nn.Sigmoid,
-        "relu": nn.ReLU,
-        "elu": nn.ELU,
-        "tanh": nn.Tanh,
-    }
 
     def __init__(self, namespace: Any, prefix: str | None = None) -> None:
         self._namespace = namespace
@@ -71,11 +64,7 @@ class Config:
         Raises:
             ValueError: if the name is unknown.
         """
-        chosen = self.get(name, default)
-        if chosen not in self.ACTIVATIONS:
-            raise ValueError(f"{name} must be one of {', '.join(self.ACTIVATIONS)}; received {chosen!r}.")
-        made = self.ACTIVATIONS[chosen]
-        return None if made is None else made()
+        return named_activation(name, self.get(name, default))
 
     def batch_norm(self) -> dict[str, bool]:
         """Batch normalisation as constructor arguments."""
@@ -88,6 +77,7 @@ class Config:
 
 
 Builder = Callable[..., MainNetInterface]
+AnyBuilder = TypeVar("AnyBuilder", bound=Callable[..., Any])
 BUILDERS: dict[str, Builder] = {}
 
 
@@ -100,11 +90,16 @@ def register(net_type: str) -> Callable[[Builder], Builder]:
     Raises:
         ValueError: if the name is taken.
     """
+    return registering(BUILDERS, "network", net_type)
 
-    def add(builder: Builder) -> Builder:
-        if net_type in BUILDERS:
-            raise ValueError(f"the network type {net_type!r} is registered already.")
-        BUILDERS[net_type] = builder
+
+def registering(builders: dict[str, AnyBuilder], what: str, net_type: str) -> Callable[[AnyBuilder], AnyBuilder]:
+    """A decorator that enters a builder in a table of builders of networks of a kind."""
+
+    def add(builder: AnyBuilder) -> AnyBuilder:
+        if net_type in builders:
+            raise ValueError(f"the {what} type {net_type!r} is registered already.")
+        builders[net_type] = builder
         return builder
 
     return add

@@ -8,18 +8,25 @@ from typing import Any
 from torch import Tensor, nn
 
 from hnbayes._checks import check_count
-from hnbayes.mnets.bookkeeping import Weights
-from hnbayes.mnets.classifier_interface import Classifier, as_images, check_image_shape
-from hnbayes.mnets.layered import INPUTS, LayerPlan, Pass
+from hnbayes.mnets.classifier_interface import check_image_shape
+from hnbayes.mnets.layered import LayerPlan, Pass
 from hnbayes.mnets.mlp import announce
 from hnbayes.mnets.options import BatchNormOptions, ContextModOptions
 from hnbayes.mnets.registry import Config, Shape, flat_size, image_shape, register
-from hnbayes.mnets.resnet import conv_plan, group_channels, identity_shortcut, map_shape
+from hnbayes.mnets.residual import (
+    Block,
+    ResidualNet,
+    conv_plan,
+    group_channels,
+    out_plan,
+    residual_blocks,
+    size_after,
+)
 
 EXPANSION = 4
 
 
-class ResNetIN(Classifier):
+class ResNetIN(ResidualNet):
     """Residual networks of He et al. (2016), "Deep residual learning", table 1.
 
     A 7x7 convolution with stride 2, 3x3 maximum pooling with stride 2, four groups of blocks (all but the first group
@@ -93,66 +100,39 @@ class ResNetIN(Classifier):
             raise ValueError(f"blocks_per_group must be 4 numbers; received {len(blocks_per_group)}.")
         classes = check_count("num_classes", num_classes)
         C = self._in_shape[2]
-        size = self._size_after(self._in_shape[:2], 1 if cutout_mod else 2)
+        size = size_after(self._in_shape[:2], 1 if cutout_mod else 2)
         plans = [conv_plan("conv", C, channels[0], 3 if cutout_mod else 7, use_bias, options, size)]
-        size = size if cutout_mod else self._size_after(size, 2)
-        projections = []
-        before = channels[0]
-        self._strides: dict[str, int] = {}
-        for group, after in enumerate(channels[1:]):
-            out = after * (EXPANSION if bottleneck_blocks else 1)
-            for block in range(check_count("each entry of blocks_per_group", blocks_per_group[group])):
-                name = f"group{group + 1}.{block}"
-                stride = self._strides[name] = 2 if group > 0 and block == 0 else 1
-                for i, (n_in, n_out, kernel) in enumerate(self._block(before, after)):
-                    inner = self._size_after(size, stride) if i >= self._stride_at else size
-                    plans.append(conv_plan(f"{name}.conv{i + 1}", n_in, n_out, kernel, use_bias, options, inner))
-                size = self._size_after(size, stride)
-                if projection_shortcut and (stride != 1 or before != out):
-                    projections.append(LayerPlan(f"{name}.shortcut", (out, before, 1, 1), norm=out))
-                before = out
-        fc_bias = use_bias if use_fc_bias is None else use_fc_bias
-        plans.append(LayerPlan("out", (classes, before), (classes,) if fc_bias else None, modulated=(classes,)))
+        counts = [check_count("each entry of blocks_per_group", count) for count in blocks_per_group]
+        pooled = size if cutout_mod else size_after(size, 2)
+        blocks = residual_blocks(channels, counts, pooled, EXPANSION if bottleneck_blocks else 1)
+        for block in blocks:
+            for i, (n_in, n_out, kernel) in enumerate(self._convs(block)):
+                inner = block.size if i >= self._stride_at else block.size_before
+                plans.append(conv_plan(f"{block.name}.conv{i + 1}", n_in, n_out, kernel, use_bias, options, inner))
+        plans.append(out_plan(classes, blocks[-1].out, use_bias if use_fc_bias is None else use_fc_bias))
         super().__init__(
             plans,
-            projections=projections,
-            inputs=map_shape(C, self._in_shape[:2], options),
+            projections=[
+                LayerPlan(f"{block.name}.shortcut", (block.out, block.before, 1, 1), norm=block.out)
+                for block in blocks
+                if projection_shortcut and block.changes_shape
+            ],
+            inputs=options.map_shape(C, self._in_shape[:2]),
             no_weights=no_weights,
             init_weights=init_weights,
             norm=BatchNormOptions(use_batch_norm, bn_track_stats, distill_bn_stats),
             modulation=options,
         )
+        self._blocks = blocks
         self._num_classes = classes
         announce(self, verbose)
 
-    def forward(
-        self,
-        x: Tensor,
-        weights: Weights = None,
-        distilled_params: Sequence[Tensor] | None = None,
-        condition: Any = None,
-    ) -> Tensor:
-        """Compute logits.
-
-        Args:
-            x: flattened images (N, H W C), or (N, H, W, C); with `chw_input_format` (N, C, H, W).
-            weights: see `MainNetInterface.forward`.
-            distilled_params: statistics for batch normalisation.
-            condition: the statistics to use, or a dict with the keys `bn_stats_id` and `cmod_ckpt_id`.
-
-        Returns:
-            Logits (N, num_classes).
-
-        Raises:
-            TypeError: if x is no floating-point tensor.
-            ValueError: if shapes don't fit, or weights are missing.
-        """
-        tensors = self._begin(weights, distilled_params, condition)
-        h = self._modulate(INPUTS, as_images(x, self._in_shape, self._channels_first), tensors)
+    def _logits(self, h: Tensor, tensors: Pass) -> Tensor:
         h = self._conv("conv", h, tensors, 1 if self._small else 2)
         if not self._small:
             h = nn.functional.max_pool2d(h, 3, stride=2, padding=1)
-        for name, stride in self._strides.items():
+        for block in self._blocks:
+            name, stride = block.name, block.stride
             count = 3 if self._bottleneck else 2
             shortcut, inner = h, h
             for i in range(1, count):
@@ -165,26 +145,11 @@ class ResNetIN(Classifier):
         h = nn.functional.linear(h.mean((2, 3)), *tensors.layers["out"])
         return self._modulate("out", h, tensors)
 
-    def _conv(self, name: str, h: Tensor, tensors: Pass, stride: int = 1, shortcut: Tensor | None = None) -> Tensor:
-        """Convolution, modulation, normalisation, the shortcut where there is one, ReLU."""
-        after = self._modulation.post_activation
-        weight, bias = tensors.layers[name]
-        h = nn.functional.conv2d(h, weight, bias, stride=stride, padding=weight.shape[-1] // 2)
-        h = h if after else self._modulate(name, h, tensors)
-        h = self._normalise(name, h, tensors)
-        if shortcut is not None:
-            h = h + (shortcut if shortcut.shape == h.shape else identity_shortcut(shortcut, h))
-        return self._modulate(name, h.relu(), tensors) if after else h.relu()
-
-    def _block(self, before: int, after: int) -> list[tuple[int, int, int]]:
+    def _convs(self, block: Block) -> list[tuple[int, int, int]]:
         """Channels before and after, and the kernel size, of a block's convolutions."""
         if self._bottleneck:
-            return [(before, after, 1), (after, after, 3), (after, EXPANSION * after, 1)]
-        return [(before, after, 3), (after, after, 3)]
-
-    @staticmethod
-    def _size_after(size: tuple[int, int], stride: int) -> tuple[int, int]:
-        return -(-size[0] // stride), -(-size[1] // stride)
+            return [(block.before, block.after, 1), (block.after, block.after, 3), (block.after, block.out, 1)]
+        return [(block.before, block.after, 3), (block.after, block.after, 3)]
 
 
 @register("iresnet")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hnbayes._checks import check_choice, check_count, describe
+from hnbayes._checks import check_choice, check_count, check_floating, describe
 from hnbayes.layers import init_params
 from hnbayes.mnets.bookkeeping import Weights
 from hnbayes.mnets.layered import INPUTS, LayerPlan
@@ -165,8 +165,7 @@ class SimpleRNN(RecurrentLayers):
             TypeError: if x is no floating-point tensor.
             ValueError: if shapes don't fit, or weights are missing.
         """
-        if not isinstance(x, Tensor) or not x.is_floating_point():
-            raise TypeError(f"x must be a floating-point tensor; received {describe(x)}.")
+        check_floating("x", x)
         if x.ndim != 3 or x.shape[-1] != self._n_in or x.shape[0] == 0:
             raise ValueError(f"x must have shape (T, N, {self._n_in}), T at least 1; received {describe(x)}.")
         self._distilled(distilled_params)

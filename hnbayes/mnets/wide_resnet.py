@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from hnbayes._checks import check_count
-from hnbayes.mnets.bookkeeping import Weights
-from hnbayes.mnets.classifier_interface import Classifier, as_images, check_image_shape
-from hnbayes.mnets.layered import INPUTS, LayerPlan, Pass
+from hnbayes.mnets.classifier_interface import Classifier, check_image_shape
+from hnbayes.mnets.layered import LayerPlan, Pass
 from hnbayes.mnets.mlp import announce
 from hnbayes.mnets.options import BatchNormOptions, ContextModOptions, check_dropout
 from hnbayes.mnets.registry import Config, Shape, flat_size, image_shape, register
-from hnbayes.mnets.resnet import conv_plan, group_channels, map_shape
+from hnbayes.mnets.residual import basic_plans, conv_plan, group_channels, out_plan, residual_blocks
 
 
 class WRN(Classifier):
@@ -77,77 +77,43 @@ class WRN(Classifier):
         channels = group_channels(num_feature_maps, check_count("k", k), 4)
         classes = check_count("num_classes", num_classes)
         H, W, C = self._in_shape
-        plans = [conv_plan("conv", C, channels[0], 3, use_bias, options, (H, W))]
-        projections = []
-        before = channels[0]
-        self._strides: dict[str, int] = {}
-        for group, after in enumerate(channels[1:]):
-            for block in range(check_count("n", n)):
-                name = f"group{group + 1}.{block}"
-                stride = self._strides[name] = 2 if group > 0 and block == 0 else 1
-                H, W = -(-H // stride), -(-W // stride)
-                plans.append(conv_plan(f"{name}.conv1", before, after, 3, use_bias, options, (H, W)))
-                plans.append(conv_plan(f"{name}.conv2", after, after, 3, use_bias, options, (H, W)))
-                if stride != 1 or before != after:
-                    projections.append(LayerPlan(f"{name}.shortcut", (after, before, 1, 1)))
-                before = after
-        fc_bias = use_bias if use_fc_bias is None else use_fc_bias
-        plans.append(LayerPlan("out", (classes, before), (classes,) if fc_bias else None, modulated=(classes,)))
+        blocks = residual_blocks(channels, [check_count("n", n)] * 3, (H, W))
         super().__init__(
-            plans,
-            projections=projections,
-            inputs=map_shape(self._in_shape[2], self._in_shape[:2], options),
+            [
+                conv_plan("conv", C, channels[0], 3, use_bias, options, (H, W)),
+                *(plan for block in blocks for plan in basic_plans(block, use_bias, options)),
+                out_plan(classes, channels[-1], use_bias if use_fc_bias is None else use_fc_bias),
+            ],
+            projections=[
+                LayerPlan(f"{block.name}.shortcut", (block.out, block.before, 1, 1))
+                for block in blocks
+                if block.changes_shape
+            ],
+            inputs=options.map_shape(C, (H, W)),
             no_weights=no_weights,
             init_weights=init_weights,
             norm=BatchNormOptions(use_batch_norm, bn_track_stats, distill_bn_stats),
             modulation=options,
         )
+        self._blocks = blocks
         self._num_classes = classes
         self._dropout = nn.Dropout(rate)
         announce(self, verbose)
 
-    def forward(
-        self,
-        x: Tensor,
-        weights: Weights = None,
-        distilled_params: Sequence[Tensor] | None = None,
-        condition: Any = None,
-    ) -> Tensor:
-        """Compute logits.
-
-        Args:
-            x: flattened images (N, H W C), or (N, H, W, C); with `chw_input_format` (N, C, H, W).
-            weights: see `MainNetInterface.forward`.
-            distilled_params: statistics for batch normalisation.
-            condition: the statistics to use, or a dict with the keys `bn_stats_id` and `cmod_ckpt_id`.
-
-        Returns:
-            Logits (N, num_classes).
-
-        Raises:
-            TypeError: if x is no floating-point tensor.
-            ValueError: if shapes don't fit, or weights are missing.
-        """
-        tensors = self._begin(weights, distilled_params, condition)
-        h = self._modulate(INPUTS, as_images(x, self._in_shape, self._channels_first), tensors)
+    def _logits(self, h: Tensor, tensors: Pass) -> Tensor:
         h = nn.functional.conv2d(h, *tensors.layers["conv"], padding=1)
         last = "conv"
-        for name, stride in self._strides.items():
-            active = self._activated(last, h, tensors)
+        for block in self._blocks:
+            name, stride = block.name, block.stride
+            active = self._activated(last, h, tensors, torch.relu)
             projection = tensors.layers.get(f"{name}.shortcut")
             shortcut = h if projection is None else nn.functional.conv2d(h, *projection, stride=stride)
             h = nn.functional.conv2d(active, *tensors.layers[f"{name}.conv1"], stride=stride, padding=1)
-            h = self._activated(f"{name}.conv1", self._dropout(h), tensors)
+            h = self._activated(f"{name}.conv1", self._dropout(h), tensors, torch.relu)
             h = nn.functional.conv2d(h, *tensors.layers[f"{name}.conv2"], padding=1) + shortcut
             last = f"{name}.conv2"
-        h = self._activated(last, h, tensors).mean((2, 3))
+        h = self._activated(last, h, tensors, torch.relu).mean((2, 3))
         return self._modulate("out", nn.functional.linear(h, *tensors.layers["out"]), tensors)
-
-    def _activated(self, name: str, h: Tensor, tensors: Pass) -> Tensor:
-        """Modulation, normalisation and ReLU that follow convolution `name`."""
-        if self._modulation.post_activation:
-            return self._modulate(name, self._normalise(name, h, tensors).relu(), tensors)
-        return self._normalise(name, self._modulate(name, h, tensors), tensors).relu()
 
 
 @register("wrn")

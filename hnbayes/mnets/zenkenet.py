@@ -8,9 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from hnbayes._checks import check_choice, check_count
-from hnbayes.mnets.bookkeeping import Weights
-from hnbayes.mnets.classifier_interface import Classifier, as_images, check_image_shape
-from hnbayes.mnets.layered import LayerPlan
+from hnbayes.mnets.classifier_interface import Classifier, check_image_shape
+from hnbayes.mnets.layered import LayerPlan, Pass
 from hnbayes.mnets.mlp import announce
 from hnbayes.mnets.options import check_dropout
 from hnbayes.mnets.registry import Config, Shape, flat_size, image_shape, register
@@ -75,30 +74,7 @@ class ZenkeNet(Classifier):
         self._hidden_dropout = nn.Dropout(2 * rate)
         announce(self, verbose)
 
-    def forward(
-        self,
-        x: Tensor,
-        weights: Weights = None,
-        distilled_params: Sequence[Tensor] | None = None,
-        condition: Any = None,
-    ) -> Tensor:
-        """Compute logits.
-
-        Args:
-            x: flattened images (N, H W C), or (N, H, W, C).
-            weights: see `MainNetInterface.forward`.
-            distilled_params: must be None.
-            condition: ignored.
-
-        Returns:
-            Logits (N, num_classes).
-
-        Raises:
-            TypeError: if x is no floating-point tensor.
-            ValueError: if shapes don't fit, or weights are missing.
-        """
-        tensors = self._begin(weights, distilled_params, condition)
-        h = as_images(x, self._in_shape)
+    def _logits(self, h: Tensor, tensors: Pass) -> Tensor:
         for i, name in enumerate(self._CONVS):
             h = nn.functional.conv2d(h, *tensors.layers[name], padding=(i + 1) % 2).relu()
             if i % 2:

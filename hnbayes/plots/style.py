@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Okabe and Ito's colours.
-BLUE, ORANGE, GREEN, VERMILION, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#666666"
+BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#666666"
 # Chains: dark to light, told apart without colour too.
 CHAINS = "viridis"
 NAMED_CHAINS = 8

@@ -20,7 +20,7 @@ from hnbayes._version import __version__
 from hnbayes.posterior.model import Model
 from hnbayes.posterior.posterior import Posterior
 from hnbayes.posterior.starts import SPREAD, at_weights, bounds_of
-from hnbayes.potentials.graph import traced
+from hnbayes.potentials.tracing import traced
 from hnbayes.rng import Stream, resolve_seed, seeded
 from hnbayes.sampling import Draws
 

@@ -107,9 +107,7 @@ class Posterior:
         Raises:
             TypeError, ValueError: if X is no input of the network, or the result would take more than 2 GiB.
         """
-        inputs = as_inputs(X, self.model.like)
-        one = self.model.outputs_at_present(inputs[:1])
-        self._check_cube(len(inputs) * one.numel() * one.element_size(), "outputs")
+        inputs = self._few_inputs(X, "outputs")
         outputs = self._forward(MEMORY_LIMIT).outputs(inputs)
         return outputs.reshape(self.chains, self.num_draws, *outputs.shape[1:])
 
@@ -206,9 +204,7 @@ class Posterior:
         Raises:
             TypeError, ValueError: if X is no input of the network, or the result would take more than 2 GiB.
         """
-        inputs = as_inputs(X, self.model.like)
-        one = self.model.outputs_at_present(inputs[:1])
-        self._check_cube(len(inputs) * one.numel() * one.element_size(), "draws of the data")
+        inputs = self._few_inputs(X, "draws of the data")
         forward = self._forward(MEMORY_LIMIT)
         parts = [
             summaries.draw(forward.distribution(outputs), seed + number)
@@ -340,6 +336,13 @@ class Posterior:
     def fits(self, bytes_a_draw: int) -> bool:
         """Whether so many bytes for every draw are few enough to be held at once."""
         return bytes_a_draw * self.chains * self.num_draws <= CUBE_LIMIT
+
+    def _few_inputs(self, X: Any, what: str) -> Tensor:
+        """Inputs whose outputs for all draws fit in memory, where `what` has the size of these."""
+        inputs = as_inputs(X, self.model.like)
+        one = self.model.outputs_at_present(inputs[:1])
+        self._check_cube(len(inputs) * one.numel() * one.element_size(), what)
+        return inputs
 
     def _check_cube(self, bytes_a_draw: int, what: str) -> None:
         if not self.fits(bytes_a_draw):

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
 
-from hnbayes._checks import first_line, validation
+from hnbayes._checks import brief, validation
+from hnbayes.potentials.agreement import (
+    BatchFunction,
+    agree,
+    all_close,
+    nudged,
+    quietly,
+    why_no_gradients,
+    why_no_values,
+)
 from hnbayes.potentials.gradients import with_gradient
-from hnbayes.potentials.graph import simplify, traced
+from hnbayes.potentials.graph import simplify
 from hnbayes.potentials.host import Arrays, HostFunction, as_host_function
 from hnbayes.potentials.sequential import (
     POSITION_ERRORS,
@@ -27,8 +35,8 @@ from hnbayes.potentials.sequential import (
     sequential_value_and_grad,
     usable_rows,
 )
+from hnbayes.potentials.tracing import traced_by_recorder, traced_by_torch
 
-BatchFunction = Callable[[Tensor], Any]
 Mode = Literal["sequential", "vmap", "captured", "compiled", "native"]
 
 # Constants of the estimate that decides on compiling. They are fixed numbers, not timings, because compiled and
@@ -36,9 +44,6 @@ Mode = Literal["sequential", "vmap", "captured", "compiled", "native"]
 SECONDS_PER_NODE = 4e-6
 FLOPS_PER_SECOND = 5e9
 COMPILE_PAYS_SECONDS = 60.0
-ANOTHER_VALUE = (
-    "vmap gives another value than the function alone (does it draw random numbers or change its own state?)"
-)
 
 
 @dataclass(frozen=True)
@@ -151,10 +156,10 @@ def _vectorised(function: Function, positions: Tensor) -> tuple[BatchFunction, s
     do, from functorch's.
     """
     plain = with_gradient(vmap(function))
-    if _why_not(plain, function, positions) is None:
+    if why_no_gradients(plain, function, positions) is None:
         return plain, None
     under_gradient = vmap(grad_and_value(function))
-    return under_gradient, _why_not(under_gradient, function, positions)
+    return under_gradient, why_no_gradients(under_gradient, function, positions)
 
 
 def build_value(function: Function, positions: Tensor, capture: bool = True, fold_data: bool = False) -> Evaluator:
@@ -178,12 +183,12 @@ def build_value(function: Function, positions: Tensor, capture: bool = True, fol
         value: Tensor = each(batch.clone())
         return value
 
-    cause = _why_no_values(vectorised, function, positions)
+    cause = why_no_values(vectorised, function, positions)
     if cause is not None and len(positions) > 1:
         usable = usable_rows(function, positions, differentiable=False)
         if usable is not positions:
             positions = usable
-            cause = _why_no_values(vectorised, function, positions)
+            cause = why_no_values(vectorised, function, positions)
     if cause is not None:
         # Tensors under a gradient have attributes that those under vmap alone lack (`.data`, which Pyro's handlers ask
         # for). Captured, the gradient itself is dead code.
@@ -193,7 +198,7 @@ def build_value(function: Function, positions: Tensor, capture: bool = True, fol
             value: Tensor = with_gradient(batch.clone())[1]
             return value
 
-        if _why_no_values(vectorised, function, positions) is not None:
+        if why_no_values(vectorised, function, positions) is not None:
             return Evaluator("sequential", one_by_one, cause)
     captured = _capture(vectorised, positions) if capture else None
     if captured is None:
@@ -213,43 +218,6 @@ def _with_usable_first_row(function: Function, positions: Tensor, differentiable
     return positions
 
 
-def _why_no_values(vectorised: BatchFunction, function: Function, positions: Tensor) -> str | None:
-    """Why vectorised values can't be used, or None if they agree with the sequential ones."""
-    try:
-        with torch.no_grad(), _quietly():
-            values = vectorised(positions)
-        reference, _ = sequential_value(function, positions[:1])
-    except Exception as error:  # whatever stops vmap, the sequential way has worked
-        if isinstance(error, RuntimeError) and out_of_memory(error):
-            raise
-        return _brief(error)
-    return None if _close(values[:1], reference) else ANOTHER_VALUE
-
-
-def _why_not(vectorised: BatchFunction, function: Function, positions: Tensor) -> str | None:
-    """Why a vectorised gradient can't be used, or None if it agrees with the sequential one at two points."""
-    for batch, row in ((positions, 0), (_nudged(positions), len(positions) - 1)):
-        try:
-            with _quietly():
-                gradients, values = vectorised(batch)
-            value, gradient = sequential_value_and_grad(function, batch[row : row + 1])
-        except Exception as error:  # functorch raises many kinds; the sequential way above has worked
-            if isinstance(error, RuntimeError) and out_of_memory(error):
-                raise
-            return _brief(error)
-        if not (_close(values[row : row + 1], value) and _close(gradients[row : row + 1], gradient)):
-            return ANOTHER_VALUE
-    return None
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without torch's remarks on what it has no batched form of."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _checked(
     native: Callable[[Tensor], BatchFunction | None], vectorised: BatchFunction, positions: Tensor
 ) -> BatchFunction | None:
@@ -260,24 +228,24 @@ def _checked(
     """
     try:
         written = native(positions)
-        if written is None or not _agree(written, vectorised, positions):
+        if written is None or not agree(written, vectorised, positions):
             return None
-        away = positions + 30 * (_nudged(positions) - positions)
+        away = positions + 30 * (nudged(positions) - positions)
         tolerance = 1e-10 if positions.dtype == torch.float64 else 1e-5
-        with torch.no_grad(), _quietly():
+        with torch.no_grad(), quietly():
             expected, received = vectorised(away), written(away)
-        return written if _all_close(received, expected, tolerance) else None
+        return written if all_close(received, expected, tolerance) else None
     except Exception:  # whatever it fails by, the general way is as right
         return None
 
 
 def _capture(vectorised: BatchFunction, positions: Tensor) -> torch.fx.GraphModule | None:
     """The operations of one evaluation as a graph, if they give the same numbers at another batch too."""
-    for record in (True, False):
+    for trace in (traced_by_recorder, traced_by_torch):
         try:
-            with _quietly():
-                graph = traced(vectorised, positions, record=record)
-            if _agree(graph, vectorised, positions):
+            with quietly():
+                graph = trace(vectorised, positions)
+            if agree(graph, vectorised, positions):
                 return graph
         except Exception:  # what can't be captured still runs under vmap
             continue
@@ -292,30 +260,14 @@ def _simplified(
     try:
         # A copy of the operations alone: the data stay shared, so that changes in place are seen.
         simpler = simplify(torch.fx.GraphModule(graph, copy.deepcopy(graph.graph)), fold_data)
-        if _agree(simpler, vectorised, positions):
+        if agree(simpler, vectorised, positions):
             best = simpler
             host = as_host_function(simpler) if positions.device.type == "cpu" else None
-            if host is not None and _agree(host, vectorised, positions):
+            if host is not None and agree(host, vectorised, positions):
                 best = host
     except Exception:  # a graph of a kind that was not foreseen is right as it is
         pass
     return best
-
-
-def _agree(graph: BatchFunction, vectorised: BatchFunction, positions: Tensor) -> bool:
-    """Whether a graph gives the same numbers as the function it came from, at two batches."""
-    for batch in (positions, _nudged(positions)):
-        with torch.no_grad(), _quietly():
-            expected, received = vectorised(batch), graph(batch)
-        if not _all_close(received, expected):
-            return False
-    return True
-
-
-def _nudged(positions: Tensor) -> Tensor:
-    """A batch near another."""
-    nudge = 0.01 * torch.sin(torch.arange(positions.numel(), device=positions.device, dtype=positions.dtype))
-    return positions + nudge.view_as(positions)
 
 
 def _compile(graph: torch.fx.GraphModule, positions: Tensor, insist: bool) -> BatchFunction | None:
@@ -326,15 +278,15 @@ def _compile(graph: torch.fx.GraphModule, positions: Tensor, insist: bool) -> Ba
         return None
     try:
         # torch's compiler switches off the argument checks of all distributions for good.
-        with _quietly(), validation(None):
+        with quietly(), validation(None):
             compiled: BatchFunction = torch.compile(graph, dynamic=False)
             with torch.no_grad():
                 received, expected = compiled(positions), graph(positions)
     except Exception as error:  # a compiler can fail in any way; the captured graph is as right
         if insist:
-            warnings.warn(f"torch.compile failed, so the captured graph is used: {_brief(error)}", stacklevel=6)
+            warnings.warn(f"torch.compile failed, so the captured graph is used: {brief(error)}", stacklevel=6)
         return None
-    return compiled if _all_close(received, expected) else None
+    return compiled if all_close(received, expected) else None
 
 
 def has_compiler() -> bool:
@@ -350,23 +302,3 @@ def _seconds_per_call(graph: torch.fx.GraphModule, positions: Tensor) -> float:
         graph(positions)
     nodes = sum(node.op == "call_function" for node in graph.graph.nodes)
     return nodes * SECONDS_PER_NODE + float(counter.get_total_flops()) / FLOPS_PER_SECOND
-
-
-def _close(received: Tensor, expected: Tensor, tolerance: float | None = None) -> bool:
-    """Equal up to rounding: 1e-3 of the largest entry in float32, 1e-8 in float64; NaN matches NaN."""
-    if tolerance is None:
-        tolerance = 1e-8 if expected.dtype == torch.float64 else 1e-3
-    finite = expected[torch.isfinite(expected)]
-    scale = float(finite.abs().max()) if finite.numel() else 1.0
-    return torch.allclose(received, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True)
-
-
-def _all_close(received: Any, expected: Any, tolerance: float | None = None) -> bool:
-    """`_close` for values alone or for (gradients, values)."""
-    if isinstance(expected, Tensor):
-        return _close(received, expected, tolerance)
-    return all(_close(a, b, tolerance) for a, b in zip(received, expected, strict=True))
-
-
-def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_line(error)}"

@@ -8,17 +8,12 @@ call. The result is compared with the graph it came from before it is used (see 
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch._decomp import get_decompositions
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
-
-from hnbayes.potentials.recorder import UnrecordableError, recorded
 
 aten = torch.ops.aten
 
@@ -45,35 +40,6 @@ NEUTRAL = {
 # What names of attributes begin with that were computed once.
 FOLDED = "_constant_"
 SYMMETRIC = {aten.mul.Tensor, aten.add.Tensor}
-
-
-def traced(
-    function: Callable[..., Any], *arguments: Tensor, decomposed: Sequence[Any] = (), record: bool = True
-) -> GraphModule:
-    """What a function does to tensors like these, as a graph of plain operations without those that lead nowhere.
-
-    Args:
-        function: of tensors.
-        *arguments: the tensors.
-        decomposed: operations for which the graph is to hold what torch describes them by.
-        record: whether our recorder may be used, where it can; else it is torch's `make_fx`, which knows more kinds of
-            tensors, and imports a compiler for seconds.
-    """
-    table: Any = get_decompositions(decomposed) if decomposed else {}
-    graph = _recording(function, arguments, table) if record else None
-    if graph is None:
-        # By a function of its own, as a function's default arguments would be counted too.
-        graph = make_fx(lambda *tensors: function(*tensors), decomposition_table=table)(*arguments)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-    return graph
-
-
-def _recording(function: Callable[..., Any], arguments: Sequence[Tensor], table: Any) -> GraphModule | None:
-    try:
-        return recorded(function, arguments, table)
-    except UnrecordableError:
-        return None
 
 
 def simplify(graph: GraphModule, fold_data: bool = False) -> GraphModule:

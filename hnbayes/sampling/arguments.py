@@ -14,9 +14,9 @@ from hnbayes.kernels.arrays import Host, vectors_like
 from hnbayes.kernels.chees import ChEES
 from hnbayes.kernels.hmc import HMC, QUARTER_PERIOD
 from hnbayes.kernels.kernel import Kernel
+from hnbayes.kernels.mclmc import MAMCLMC, MCLMC
 from hnbayes.kernels.metrics import Metric, as_metric, identity_metric
 from hnbayes.kernels.metropolis import RandomWalkMetropolis
-from hnbayes.kernels.microcanonical import MAMCLMC, MCLMC
 from hnbayes.kernels.nuts import NUTS
 from hnbayes.params import ParamSpec
 from hnbayes.sampling.callbacks import Callback

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -25,7 +24,7 @@ from hnbayes.sampling.crew import Crew, Outcome, pickled
 from hnbayes.sampling.draws import Draws
 from hnbayes.sampling.lots import Plan, divide, done_so_far, gather
 from hnbayes.sampling.lots_mirror import LotsMirror
-from hnbayes.sampling.run_folder import folder_of, lock, refuse_run
+from hnbayes.sampling.run_folder import begun_folder, lock
 from hnbayes.sampling.settings import KERNELS
 from hnbayes.sampling.signals import stop_requests
 from hnbayes.sampling.verdict import warn_about, warn_if_coarse
@@ -164,18 +163,10 @@ def spread(
     if not isinstance(cores, int):
         return cores.spread(plan, U, checkpoint, every, callbacks, progress)
     content = pickled(U)
-    if checkpoint is None:
-        with tempfile.TemporaryDirectory(prefix="hnbayes-", ignore_cleanup_errors=True) as temporary:
-            folder = Path(temporary)
-            plan.write(folder)
-            return _worked(folder, plan, content, cores, every, None, callbacks, progress, kept=False)
-    folder = folder_of(checkpoint)
-    folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:
-        held.callback(lock(folder))
-        refuse_run(folder)
+        folder = begun_folder(checkpoint, held)
         plan.write(folder)
-        return _worked(folder, plan, content, cores, every, None, callbacks, progress, kept=True)
+        return _worked(folder, plan, content, cores, every, None, callbacks, progress, kept=checkpoint is not None)
 
 
 def resume_spread(

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from hnbayes._checks import first_line
+from hnbayes._checks import brief
 from hnbayes.potentials.base import Potential
 from hnbayes.sampling.callbacks import Callback, Event, StopSampling
 from hnbayes.sampling.lots import Lot, Plan
@@ -68,7 +68,7 @@ def pickled(potential: Potential) -> bytes:
         )
         raise ValueError(
             "cores needs a potential that can be sent to other processes; pickling it raised "
-            f"{type(error).__name__}: {first_line(error)}. Leave out what it holds of open files, locks, generators "
+            f"{brief(error)}. Leave out what it holds of open files, locks, generators "
             f"and the like, or leave cores out.{hint}"
         ) from error
     return content

@@ -1,4 +1,4 @@
-"""The one loop: every run, of whatever kernel, goes through `run`."""
+"""The one loop: every run, of whatever kernel, is made of the steps of a `Stepper`."""
 
 from __future__ import annotations
 
@@ -89,40 +89,23 @@ def run(
     warmup: int,
     draws: int,
     sink: Sink,
-    thin: int = 1,
-    warmup_sink: Sink | None = None,
     adaptation: Adaptation | None = None,
-    callbacks: Sequence[Callback] = (),
 ) -> tuple[State, bool]:
     """Advance all chains until each has completed its transitions.
 
     Args:
         kernel: the Markov kernel.
         state: all chains, about to begin a transition; step sizes and metrics are changed by the adaptation.
-        warmup: transitions of warm-up a chain.
-        draws: transitions after it a chain, of which every `thin`-th goes to the sink.
+        warmup: transitions of warm-up a chain, which are not kept.
+        draws: transitions after it a chain.
         sink: takes draws.
-        thin: keep one in so many.
-        warmup_sink: takes the transitions of warm-up; None drops them.
         adaptation: adapts step size and metric during warm-up.
-        callbacks: told of every completed transition.
 
     Returns:
         The state in which each chain ended, and whether the run was cut short (Ctrl-C or StopSampling).
     """
     progress = Progress.begin(state)
-    stepper = Stepper(
-        kernel,
-        progress,
-        warmup=warmup,
-        draws=draws,
-        sink=sink,
-        thin=thin,
-        warmup_sink=warmup_sink,
-        adaptation=adaptation,
-        callbacks=callbacks,
-    )
-    interrupted = go_on(stepper)
+    interrupted = go_on(Stepper(kernel, progress, warmup=warmup, draws=draws, sink=sink, adaptation=adaptation))
     return progress.final, interrupted
 
 

@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -135,6 +136,25 @@ class RunFolder:
 def has_lots(path: Path) -> bool:
     """Whether a folder holds a run that is divided in lots; see `hnbayes.sampling.lots`."""
     return (path / LOTS).exists()
+
+
+def begun_folder(checkpoint: Any, held: contextlib.ExitStack) -> Path:
+    """A locked folder for a run that begins.
+
+    Args:
+        checkpoint: the folder; None takes a temporary one, which nobody else knows.
+        held: what lets go of it.
+
+    Raises:
+        TypeError, ValueError: if it is no folder, holds a run, or another process holds it.
+    """
+    if checkpoint is None:
+        return Path(held.enter_context(tempfile.TemporaryDirectory(prefix="hnbayes-", ignore_cleanup_errors=True)))
+    folder = folder_of(checkpoint)
+    folder.mkdir(parents=True, exist_ok=True)
+    held.callback(lock(folder))
+    refuse_run(folder)
+    return folder
 
 
 def refuse_run(path: Path) -> None:

@@ -16,8 +16,8 @@ from hnbayes._version import __version__
 from hnbayes.kernels.chees import ChEES
 from hnbayes.kernels.hmc import HMC
 from hnbayes.kernels.kernel import Kernel
+from hnbayes.kernels.mclmc import MAMCLMC, MCLMC
 from hnbayes.kernels.metropolis import RandomWalkMetropolis
-from hnbayes.kernels.microcanonical import MAMCLMC, MCLMC
 from hnbayes.kernels.nuts import NUTS
 from hnbayes.params import ParamSpec
 from hnbayes.potentials.native.compiler import available

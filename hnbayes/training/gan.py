@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from hnbayes._checks import check_choice, describe
+from hnbayes._checks import check_choice, check_floating, describe
 
 VANILLA, LSGAN, PEARSON, WASSERSTEIN = range(4)
 LOSSES = (VANILLA, LSGAN, PEARSON, WASSERSTEIN)
@@ -139,8 +139,7 @@ def concat_mean_stats(inputs: Tensor) -> Tensor:
         tensor([[2., 1.],
                 [2., 3.]])
     """
-    if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
-        raise TypeError(f"inputs must be a floating-point tensor; received {describe(inputs)}.")
+    check_floating("inputs", inputs)
     if inputs.ndim < 2 or inputs.numel() == 0:
         raise ValueError(f"inputs must have shape (N, C) or (N, C, ...) and not be empty; received {describe(inputs)}.")
     return torch.cat([inputs.mean(0, keepdim=True).expand_as(inputs), inputs], dim=1)
@@ -153,7 +152,6 @@ def _cross_entropy(logits: Tensor, target: float) -> Tensor:
 def _check(loss_choice: int, **outputs: Tensor) -> None:
     check_choice("loss_choice", loss_choice, LOSSES)
     for name, output in outputs.items():
-        if not isinstance(output, Tensor) or not output.is_floating_point():
-            raise TypeError(f"{name} must be a floating-point tensor; received {describe(output)}.")
+        check_floating(name, output)
         if output.numel() == 0:
             raise ValueError(f"{name} must not be empty; received {describe(output)}.")

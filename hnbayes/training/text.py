@@ -9,17 +9,10 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from hnbayes._checks import check_choice, describe
+from hnbayes._checks import describe
+from hnbayes.mnets.options import named_activation
 
 Number = TypeVar("Number", int, float)
-
-ACTIVATIONS: dict[str, type[nn.Module] | None] = {
-    "linear": None,
-    "sigmoid": nn.Sigmoid,
-    "relu": nn.ReLU,
-    "elu": nn.ELU,
-    "tanh": nn.Tanh,
-}
 
 
 def str_to_ints(str_arg: str | int) -> list[int]:
@@ -112,8 +105,7 @@ def str_to_act(act_str: str) -> nn.Module | None:
         >>> str_to_act("tanh")
         Tanh()
     """
-    made = ACTIVATIONS[check_choice("act_str", act_str, tuple(ACTIVATIONS))]
-    return None if made is None else made()
+    return named_activation("act_str", act_str)
 
 
 def get_default_args(func: Callable[..., Any]) -> dict[str, Any]:

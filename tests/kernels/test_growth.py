@@ -9,6 +9,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from mutants import use_mutant
 
 from hnbayes.kernels import NUTS, growth
 from hnbayes.kernels.metrics import as_metric
@@ -211,14 +212,7 @@ def test_mutants_are_told_apart(mutant, tmp_path, monkeypatch):
         trajectory(InPython(), Bent(3, wall=wall, beyond=-np.inf), step_size=step, transitions=20)
         for wall, step in [(np.inf, 0.1), (np.inf, 0.8), (0.1, 0.2)]
     ]
-    found = 0
-    for path in compiler.SOURCE.parent.glob("*.[ch]"):
-        source = path.read_text()
-        found += source.count(mutant[0])
-        (tmp_path / path.name).write_text(source.replace(*mutant))
-    assert found == 1
-    monkeypatch.setenv(compiler.CACHE, str(tmp_path / "cache"))
-    monkeypatch.setattr(compiler, "SOURCE", tmp_path / "native.c")
+    use_mutant(mutant, tmp_path, monkeypatch)
     received = [
         trajectory(NUTS(), Bent(3, wall=wall, beyond=-np.inf), step_size=step, transitions=20)
         for wall, step in [(np.inf, 0.1), (np.inf, 0.8), (0.1, 0.2)]

@@ -9,13 +9,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from mutants import use_mutant
 from torch import nn
 
 import hnbayes
 from hnbayes.likelihoods import Gaussian
 from hnbayes.mnets import MLP
 from hnbayes.posterior.model import Model
-from hnbayes.potentials.native import compiler as native_library
 from hnbayes.potentials.native.compiler import library
 from hnbayes.priors import FanInNormal, Laplace
 
@@ -370,14 +370,7 @@ def test_other_likelihoods_and_no_capturing_go_their_own_way():
     ],
 )
 def test_a_wrong_library_is_not_used(mutant, tmp_path, monkeypatch):
-    found = 0
-    for path in native_library.SOURCE.parent.glob("*.[ch]"):
-        source = path.read_text()
-        found += source.count(mutant[0])
-        (tmp_path / path.name).write_text(source.replace(*mutant))
-    assert found == 1
-    monkeypatch.setenv(native_library.CACHE, str(tmp_path / "cache"))
-    monkeypatch.setattr(native_library, "SOURCE", tmp_path / "native.c")
+    use_mutant(mutant, tmp_path, monkeypatch)
     for dtype in (torch.float32, torch.float64):
         X, y = data(30, (4, 5, 1), "gaussian", dtype)
         U = potential(stack((4, 5, 1), dtype=dtype), X, y)

@@ -115,7 +115,7 @@ def test_a_folder_that_cannot_be_made_is_not_needed(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_to_is_read_only(cache, monkeypatch):
     cache.mkdir(mode=0o700)
     # Root may write anywhere, so the answer is given in the system's place.
-    monkeypatch.setattr(native_library, "_may_write", lambda folder: False)
+    monkeypatch.setattr(native_library, "may_write", lambda folder: False)
     assert mode() == "native"
     assert not list(cache.iterdir())
 

@@ -15,6 +15,7 @@ import pytest
 import stopped_runs
 import torch
 from nursery import Nursery, when_checkpoints
+from same_draws import assert_identical
 from targets import banana
 from torch import nn
 
@@ -53,15 +54,6 @@ def sample(chains=2, dtype=torch.float32, **options):
 
 def resume(folder, potential=BENT.potential, **options):
     return resume_potential(folder, potential, **({"progress": False} | options))
-
-
-def assert_identical(a, b):
-    for name in ("positions", "step_size", "inverse_metric", "warmup_positions"):
-        assert torch.equal(getattr(a, name), getattr(b, name)), name
-    for mine, other in ((a.stats, b.stats), (a.warmup_stats, b.warmup_stats)):
-        assert mine.keys() == other.keys()
-        for name, values in mine.items():
-            np.testing.assert_array_equal(values, other[name], err_msg=name)  # energies may be NaN
 
 
 def stopped(folder, event, **options):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from hnbayes.potentials.graph import traced
+from hnbayes.potentials.tracing import traced
 
 aten = torch.ops.aten
 

@@ -14,12 +14,13 @@ import pathlib
 import platform
 import shlex
 import shutil
-import stat
 import subprocess
 import sys
 import tempfile
 from functools import lru_cache
 from typing import Any
+
+from hnbayes.potentials.native.cache import cache_folder, is_own, mark_used, may_write, trim
 
 SWITCH = "HNBAYES_NATIVE"
 CACHE = "HNBAYES_CACHE"
@@ -94,12 +95,16 @@ def _library(
             return None
         options = (*FLAGS, *flags, *(["-DDOUBLE"] if double else []))
         name = f"native-{_key(source, command, options)}.so"
-        folder = _cache_folder(cache, user)
-        if folder is not None and (folder / name).exists() and _is_own(folder / name, user):
+        folder = cache_folder(cache, user)
+        if folder is not None and is_own(folder / name, user):
             with contextlib.suppress(OSError):  # cut short by a full disk, say; made anew below
-                return ctypes.CDLL(str(folder / name))
-        if folder is not None and _may_write(folder):
-            return ctypes.CDLL(_compiled(source, command, options, folder / name))
+                found = ctypes.CDLL(str(folder / name))
+                mark_used(folder / name)
+                return found
+        if folder is not None and may_write(folder):
+            made = ctypes.CDLL(_compiled(source, command, options, folder / name))
+            trim(folder)
+            return made
         with tempfile.TemporaryDirectory() as temporary:
             return ctypes.CDLL(_compiled(source, command, options, pathlib.Path(temporary) / name))
     except (OSError, ValueError, subprocess.SubprocessError):
@@ -133,31 +138,6 @@ def _processor() -> str:
         lines = []
     kinds = ("model name", "cpu family", "model\t", "flags", "Features", "CPU part")
     return "\n".join((platform.machine(), platform.processor(), *sorted({x for x in lines if x.startswith(kinds)})))
-
-
-def _cache_folder(cache: str, user: int) -> pathlib.Path | None:
-    """A folder that nobody but the user can write to; None if there can be none.
-
-    A library is loaded as it is found, so a folder that others may write to won't do.
-    """
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    folder = pathlib.Path(cache or os.path.join(base, "hnbayes"))
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        state = folder.stat()
-    except OSError:
-        return None
-    others = state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return folder if state.st_uid == user and not others else None
-
-
-def _may_write(folder: pathlib.Path) -> bool:
-    return os.access(folder, os.W_OK | os.X_OK)
-
-
-def _is_own(path: pathlib.Path, user: int) -> bool:
-    state = path.lstat()
-    return stat.S_ISREG(state.st_mode) and state.st_uid == user and not state.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _compiled(source: str, command: list[str], options: tuple[str, ...], path: pathlib.Path) -> str:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from hnbayes.potentials.gradients import with_gradient
-from hnbayes.potentials.graph import simplify, traced
+from hnbayes.potentials.graph import simplify
 from hnbayes.potentials.host import HostFunction
 from hnbayes.potentials.native import Point, PointArrays, compiled, library
+from hnbayes.potentials.tracing import traced
 from hnbayes.potentials.translated.operations import DECOMPOSED
 from hnbayes.potentials.translated.translation import NAME, Program, translate
 

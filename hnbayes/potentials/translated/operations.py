@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from hnbayes.potentials.host import ARITHMETIC
+from hnbayes.potentials.arithmetic import ARITHMETIC
 
 aten, prims = torch.ops.aten, torch.ops.prims
 
@@ -50,9 +50,6 @@ EXPRESSIONS: dict[Any, str] = {
     aten.addcdiv.default: "{0} + {1} / {2}",
     aten.clone.default: "{0}",
 }
-for _name, _symbol in {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}.items():
-    for _kind in ("Scalar", "Tensor"):
-        EXPRESSIONS[getattr(getattr(aten, _name), _kind)] = f"({{0}} {_symbol} {{1}})"
 # Of logical values only.
 LOGICAL: dict[Any, str] = {
     aten.bitwise_not.default: "!{0}",
