@@ -143,8 +143,8 @@ def rank_test(sampler: Sampler, joint: Joint, count: int, seed: int) -> Ranks:
     return Ranks(names, np.stack(values, 1), PLACES)
 
 
-def geweke(sampler: Sampler, joint: Joint, count: int, seed: int, rounds: int = 12) -> dict[str, float]:
-    """p-values of theta and, through it, of the data after some rounds of both kinds of moves."""
+def moved_jointly(sampler: Sampler, joint: Joint, count: int, seed: int, rounds: int) -> NDArray[np.float64]:
+    """Standard normal numbers (N, D): theta after some rounds of both kinds of moves."""
     task, data = joint_task(joint, count, seed)
     task = replace(task, draws=1, step_size=task.step_size * sampler.step_share)
     for number in range(rounds):
@@ -152,7 +152,13 @@ def geweke(sampler: Sampler, joint: Joint, count: int, seed: int, rounds: int = 
         task = replace(task, start=moved)
         # In place: the graph of the potential reads this memory.
         data.copy_(joint.data(moved[:, :-1], (10 * seed + 5) * 1000 + number))
-    return normal_checks(joint.scores(task.start[:, :-1]).numpy(), joint.names)
+    scores: NDArray[np.float64] = joint.scores(task.start[:, :-1]).numpy()
+    return scores
+
+
+def geweke(sampler: Sampler, joint: Joint, count: int, seed: int, rounds: int = 12) -> dict[str, float]:
+    """p-values of theta and, through it, of the data after some rounds of both kinds of moves."""
+    return normal_checks(moved_jointly(sampler, joint, count, seed, rounds), joint.names)
 
 
 def exact_pair_check(sampler: Sampler) -> bool:

@@ -22,7 +22,8 @@ sys.path[:0] = [str(pathlib.Path(__file__).parent), str(pathlib.Path(__file__).p
 import numpy as np
 import torch
 from checks import LEVEL, mean_check, normal_checks, uniform_ranks
-from exact import DENSITIES, PLACES, rank_test
+from exact import DENSITIES, PLACES, Ranks, moved_jointly, rank_test
+from journey import PYRO_CASES, network_ranks, pyro_ranks, sequential_ranks
 from problems import JOINTS
 from references import TARGET_ACCEPT, compare, posterior_named, starts
 from rows import CORRELATED, adapted_moments
@@ -68,11 +69,28 @@ def invariance(sampler: Sampler, seed: int, chains: int = 400) -> Iterable[Mappi
             yield normal_checks(part, tuple(f"q{i}" for i in range(part.shape[1])))
 
 
+def ranks_in_groups(found: Ranks) -> Iterable[Mapping[str, float]]:
+    for part in groups_of(found.values):
+        yield {name: uniform_ranks(part[:, i], PLACES) for i, name in enumerate(found.names)}
+
+
 def ranks(sampler: Sampler, seed: int, count: int = 150) -> Iterable[Mapping[str, float]]:
     for joint in JOINTS.values():
-        found = rank_test(sampler, joint, SEEDS * count, seed)
-        for part in groups_of(found.values):
-            yield {name: uniform_ranks(part[:, i], PLACES) for i, name in enumerate(found.names)}
+        yield from ranks_in_groups(rank_test(sampler, joint, SEEDS * count, seed))
+
+
+def joint_distribution(sampler: Sampler, seed: int, count: int = 150) -> Iterable[Mapping[str, float]]:
+    for joint in JOINTS.values():
+        for part in groups_of(moved_jointly(sampler, joint, SEEDS * count, seed, rounds=8)):
+            yield normal_checks(part, joint.names)
+
+
+def journeys(seed: int, count: int = 10) -> Iterable[tuple[str, Iterable[Mapping[str, float]]]]:
+    """Networks, Pyro models and tasks in sequence, as `test_journey.py` has them."""
+    yield "network", ranks_in_groups(network_ranks(SEEDS * count, seed))
+    for name, case in PYRO_CASES.items():
+        yield f"Pyro model, {name}", ranks_in_groups(pyro_ranks(case, SEEDS * count, seed))
+    yield "tasks in sequence", ranks_in_groups(sequential_ranks(SEEDS * count, seed))
 
 
 def moments(sampler: Sampler, seed: int, chains: int = 24) -> Iterable[Mapping[str, float]]:
@@ -131,6 +149,7 @@ def main() -> None:
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/verification/false_alarms.csv"))
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--posteriors", nargs="*", default=["gp_regr", "kidscore_interaction_c2", "garch11"])
+    parser.add_argument("--journeys", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--rows", nargs="*", default=list(SHOWN), help="rows of the table of samplers")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -152,6 +171,14 @@ def main() -> None:
         if ROWS[name].reversible:
             began = time.time()
             keep(row("ranks", name, ranks(ROWS[name], options.seed), began))
+        if ROWS[name].batched:
+            began = time.time()
+            keep(row("Geweke", name, joint_distribution(ROWS[name], options.seed), began))
+    if options.journeys:
+        began = time.time()
+        for name, found in journeys(options.seed):
+            keep(row("ranks, journey", name, found, began))
+            began = time.time()
     for name in (name for name in options.rows if name in ADAPTED):
         began = time.time()
         keep(row("adapted moments", name, moments(ROWS[name], options.seed), began))
