@@ -9,7 +9,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from mutants import use_mutant
+from mutants_of_c import use_mutant
 
 from hnbayes.kernels import NUTS, growth
 from hnbayes.kernels.metrics import as_metric

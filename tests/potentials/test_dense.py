@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from mutants import use_mutant
+from mutants_of_c import use_mutant
 from torch import nn
 
 import hnbayes
