@@ -207,7 +207,7 @@ def tree_depth(saturated: Array) -> Check:
     if share < SATURATED_SHARE:
         return Check("tree depth", OK, f"{share:.1%} at the maximum", "trajectories turn by themselves.", "", numbers)
     why = "trajectories were cut before they turned: draws are right, but more alike than need be."
-    advice = "Raise max_tree_depth, or let warm-up run longer so that the mass matrix fits."
+    advice = "Raise max_tree_depth, or let warm-up run longer so that the metric fits."
     return Check("tree depth", LOOK, f"{share:.0%} at the maximum", why, advice, numbers)
 
 

@@ -112,6 +112,15 @@ def test_loo_of_a_large_network_takes_at_most_three_seconds():
     assert found.elpd_loo == az.loo(idata, reff=relative_efficiency(density)).elpd_loo
 
 
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter:UserWarning")
+def test_loo_of_draws_that_depend_on_one_another_overflows_in_silence():
+    log_likelihood = -(np.random.default_rng(0).normal(size=(4, 1000, 3)) ** 2)
+    idata = az.from_dict(posterior={"w": np.zeros((4, 1000))}, log_likelihood={"y": log_likelihood})
+    with pytest.warns(RuntimeWarning, match="overflow"):
+        expected = az.loo(idata, reff=0.01)
+    assert loo(log_likelihood, reff=0.01).elpd_loo == expected.elpd_loo
+
+
 def test_what_has_no_log_likelihood_is_refused(log_likelihood):
     with pytest.raises(ValueError, match="group 'log_likelihood'"):
         loo(az.from_dict(posterior={"w": np.zeros((2, 10))}))

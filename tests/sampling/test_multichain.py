@@ -250,9 +250,9 @@ def test_threads_leave_the_process_as_it_was():
     code = """
         import threading, time, warnings, torch
         from hnbayes import MultiChainHMC
-        from hnbayes.potentials import graph
+        from hnbayes.potentials import tracing
         torch.set_num_threads(1)
-        call, recorded, lock, inside, most = torch.nn.Module.__call__, graph.recorded, threading.Lock(), [], []
+        call, recorded, lock, inside, most = torch.nn.Module.__call__, tracing.recorded, threading.Lock(), [], []
 
         def slowly_recorded(*arguments):
             with lock:
@@ -263,7 +263,7 @@ def test_threads_leave_the_process_as_it_was():
                 inside.pop()
             return recorded(*arguments)
 
-        graph.recorded = slowly_recorded
+        tracing.recorded = slowly_recorded
         potentials = [lambda q, c=c: 0.5 * (q - c).square().sum() for c in range(3)]
         chains = MultiChainHMC([torch.zeros(2)] * 3, potentials, seed=0)
         chains.simulate_chains(3, num_parallel=3)
