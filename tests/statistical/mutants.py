@@ -11,7 +11,7 @@ import torch
 from problems import DESIGN, JOINTS, Joint
 from torch import Tensor
 
-from hnbayes.kernels import MAMCLMC, NUTS, hmc, metropolis, microcanonical, nuts
+from hnbayes.kernels import MAMCLMC, NUTS, hmc, mclmc, metropolis, microcanonical, nuts
 from hnbayes.kernels.isokinetic import Splitting
 from hnbayes.kernels.kernel import evaluate, kinetic
 from hnbayes.kernels.metropolis import log_acceptance
@@ -175,8 +175,8 @@ MUTANTS = (
     Mutant("always the newest subtree", "nuts", _newest_subtree, 2.0),
     Mutant("always the newest leaf", "nuts", _newest_leaf, 2.0, ("ranks",)),
     Mutant("keeps a turning subtree", "nuts", _keep_invalid, by=("invariance", "Geweke")),
-    Mutant("accepts always", "microcanonical", _accept_all(microcanonical), 1.7),
-    Mutant("fourth root of the acceptance", "microcanonical", _weak_acceptance(microcanonical, 0.25), 1.7, BY_MOVES),
+    Mutant("accepts always", "microcanonical", _accept_all(mclmc), 1.7),
+    Mutant("fourth root of the acceptance", "microcanonical", _weak_acceptance(mclmc, 0.25), 1.7, BY_MOVES),
     Mutant("kinetic energy left out", "microcanonical", _no_kinetic),
     Mutant("sets out downhill", "microcanonical", _downhill, 0.7, BY_MOVES),
     Mutant("turns, then moves", "microcanonical", _lopsided, by=BY_MOVES),
