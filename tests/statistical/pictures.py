@@ -102,14 +102,17 @@ def _efficiency(record: Record, path: Path) -> None:
     rows = record.efficiency
     problems = list(dict.fromkeys(row["problem"] for row in rows))
     samplers = list(dict.fromkeys(row["sampler"] for row in rows))
-    figure, axis = plt.subplots(figsize=(7, 0.28 * len(samplers) + 1))
-    for problem in problems:
+    figure, axis = plt.subplots(figsize=(8, max(0.28 * len(samplers), 0.2 * len(problems)) + 1))
+    colors = plt.get_cmap("tab20")
+    for number, problem in enumerate(problems):
         found = {row["sampler"]: row["ess_per_gradient"] for row in rows if row["problem"] == problem}
-        axis.plot(list(found.values()), [samplers.index(name) for name in found], "o", markersize=4, label=problem)
+        places = [samplers.index(name) for name in found]
+        color = colors(number % colors.N)
+        axis.plot(list(found.values()), places, "o", markersize=4, color=color, label=problem)
     axis.set_yticks(range(len(samplers)), samplers, fontsize=7)
     axis.set_xscale("log")
-    axis.set_xlabel("smallest effective sample size of a parameter per gradient", fontsize=8)
-    axis.legend(fontsize=6)
+    axis.set_xlabel("smallest effective sample size of a parameter per evaluation", fontsize=8)
+    axis.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     figure.savefig(path, dpi=90)
     plt.close(figure)
