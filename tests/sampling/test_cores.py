@@ -9,6 +9,7 @@ import pathlib
 import random
 import shutil
 import signal
+import tempfile
 import threading
 import warnings
 
@@ -320,12 +321,15 @@ def test_auto_stays_in_one_process_where_it_must():
     assert "cores" not in sample(cores="auto", kernel=NUTS(5)).metadata
 
 
-def test_everything_of_the_caller_stays(tmp_path):
+def test_everything_of_the_caller_stays(tmp_path, monkeypatch):
     """Threads, signal handlers, children and temporary files."""
-    before = torch.get_num_threads(), signal.getsignal(signal.SIGINT), set(pathlib.Path("/tmp").glob("hnbayes-*"))
-    sample(cores=2)
-    after = torch.get_num_threads(), signal.getsignal(signal.SIGINT), set(pathlib.Path("/tmp").glob("hnbayes-*"))
-    assert after == before
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    began = []
+    before = torch.get_num_threads(), signal.getsignal(signal.SIGINT)
+    sample(cores=2, callbacks=[lambda event: began.extend(tmp_path.iterdir())])
+    assert began
+    assert (torch.get_num_threads(), signal.getsignal(signal.SIGINT)) == before
+    assert not list(tmp_path.iterdir())
     with pytest.raises(ChildProcessError):  # there is none that has to be waited for
         os.waitpid(-1, os.WNOHANG)
 
