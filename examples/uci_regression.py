@@ -47,6 +47,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--members", type=int, default=10, help="networks of the ensemble, and chains")
     parser.add_argument("--draws", type=int, default=1500, help="transitions of 20 steps of 'mclmc' after warm-up")
     parser.add_argument("--warmup", type=int, default=200)
+    parser.add_argument("--cores", type=int, help="processes that share the chains (default: one, of all threads)")
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("out/uci_regression"))
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
@@ -112,6 +113,7 @@ def posterior(split: Split, method: str, number: int, args: argparse.Namespace, 
         warmup=args.warmup,
         draws=draws,
         init=training,
+        cores=args.cores,
         checkpoint=folder,
         checkpoint_every=30.0,
         **options,
