@@ -165,7 +165,7 @@ MUTANTS = (
     Mutant("drifting proposal", "metropolis", _drift),
     Mutant("accepts always", "hmc", _accept_all(hmc), 1.5),
     Mutant("root of the acceptance", "hmc", _weak_acceptance(hmc), 1.5, NOT_GEWEKE),
-    Mutant("stale gradient", "hmc", _stale(hmc), by=NOT_GEWEKE),
+    Mutant("stale gradient", "hmc", _stale(hmc), by=BY_MOVES),
     Mutant("half the kinetic energy", "hmc", _light_kinetic(hmc)),
     Mutant("momentum not refreshed", "hmc", _same_momentum(hmc), by=NOT_GEWEKE),
     Mutant("stale gradient", "nuts", _stale(nuts), by=NOT_GEWEKE),

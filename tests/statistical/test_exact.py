@@ -70,7 +70,7 @@ def test_ranks_are_uniform(sampler, joint, seed, full, record):
 @mutants_of("ranks")
 def test_ranks_reject(mutant, seed, record, monkeypatch):
     mutant.apply(monkeypatch)
-    ranks = rank_test(spoilt(mutant), JOINTS["regression"], 1000, seed)
+    ranks = rank_test(spoilt(mutant), JOINTS["regression"], 1500, seed)
     record.reject("ranks", f"{mutant.family}, {mutant.name}", "regression", ranks.p_values())
 
 

@@ -27,7 +27,7 @@ def test_networks(centred, seed, full, record):
 
 @pytest.mark.slow
 def test_networks_reject_another_prior_of_the_noise(seed, record):
-    found = network_ranks(80, seed, noise=4.0).p_values()
+    found = network_ranks(120, seed, noise=4.0).p_values()
     record.reject("ranks, journey", "noise prior times 4", "network, non-centred", found)
 
 
@@ -40,7 +40,7 @@ def test_pyro_models(case, seed, full, record):
 @pytest.mark.parametrize(("case", "wrong"), [("groups", {"location": 10.0}), ("rates", {"shape": 20.0})])
 def test_pyro_models_reject_another_prior(case, wrong, seed, record):
     model = functools.partial({"groups": _groups, "rates": _rates}[case], **wrong)
-    found = pyro_ranks(PYRO_CASES[case], 80, seed, model).p_values()
+    found = pyro_ranks(PYRO_CASES[case], 120, seed, model).p_values()
     record.reject("ranks, journey", f"another prior, {case}", "Pyro model", found)
 
 
@@ -50,5 +50,5 @@ def test_tasks_in_sequence(seed, full, record):
 
 @pytest.mark.slow
 def test_tasks_in_sequence_reject_a_prior_counted_again(seed, record):
-    found = sequential_ranks(150, seed, again=4).p_values()
+    found = sequential_ranks(200, seed, again=4).p_values()
     record.reject("ranks, journey", "prior counted again", "tasks in sequence", found)
