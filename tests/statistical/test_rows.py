@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from exact import exact_pair_check
+from mutants import MUTANTS
 from rows import (
     BENT,
     CORRELATED,
@@ -27,6 +28,14 @@ from hnbayes.sampling import beginning
 
 pytestmark = [pytest.mark.statistical, pytest.mark.filterwarnings("ignore::hnbayes.sampling.SamplingWarning")]
 ROWS = {sampler.name: sampler for sampler in SAMPLERS}
+SHORT = {"microcanonical": "mamclmc"}
+# Mutants that adapted moments see; warm-up hides many a wrong acceptance by short steps.
+SEEN = {
+    ("metropolis", "drifting proposal"),
+    ("hmc", "half the kinetic energy"),
+    ("nuts", "direction by the momentum"),
+    ("microcanonical", "accepts always"),
+}
 every_sampler = rows(lambda sampler: True)
 with_gradient = rows(lambda sampler: sampler.family != "metropolis")
 
@@ -118,6 +127,21 @@ def test_adapted_chains_have_the_moments(sampler, target, seed, full, record):
     efficiency = {"sampler": sampler.name, "problem": target, "ess_per_gradient": ess_per_gradient(chains)}
     record.efficiency.append(efficiency)
     record.hold("adapted moments", sampler.name, target, found)
+
+
+@pytest.mark.parametrize(
+    "mutant",
+    [
+        pytest.param(m, id=f"{m.family}, {m.name}", marks=pytest.mark.slow)
+        for m in MUTANTS
+        if (m.family, m.name) in SEEN
+    ],
+)
+def test_adapted_moments_reject(mutant, seed, record, monkeypatch):
+    mutant.apply(monkeypatch)
+    with np.errstate(all="ignore"):
+        found, _ = adapted_moments(ROWS[f"{SHORT.get(mutant.family, mutant.family)} diag"], CORRELATED, seed)
+    record.reject("adapted moments", f"{mutant.family}, {mutant.name}", "correlated", found)
 
 
 @pytest.mark.slow
