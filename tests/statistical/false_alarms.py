@@ -27,13 +27,12 @@ from journey import PYRO_CASES, network_ranks, pyro_ranks, sequential_ranks
 from problems import JOINTS
 from references import TARGET_ACCEPT, compare, posterior_named, starts
 from rows import CORRELATED, adapted_moments
-from samplers import SAMPLERS, Chains, Sampler, Task
+from samplers import ROWS, Chains, Sampler, Task
 
 from hnbayes.kernels import NUTS
 from hnbayes.sampling import sample_potential
 
 SEEDS = 50
-ROWS = {sampler.name: sampler for sampler in SAMPLERS}
 SHOWN = (
     "metropolis diag",
     "hmc diag",

@@ -6,32 +6,15 @@ from dataclasses import replace
 
 import pytest
 from exact import DENSITIES, geweke, invariance, rank_test
-from mutants import MUTANTS, WRONG_MODELS
+from mutants import WRONG_MODELS, mutants_of
 from problems import JOINTS
-from samplers import SAMPLERS, rows
+from samplers import PLAIN, rows
 
 pytestmark = [pytest.mark.statistical, pytest.mark.filterwarnings("ignore::hnbayes.sampling.SamplingWarning")]
-ROWS = {sampler.name: sampler for sampler in SAMPLERS}
-PLAIN = {
-    "metropolis": ROWS["metropolis diag"],
-    "hmc": ROWS["hmc diag"],
-    "nuts": ROWS["nuts diag"],
-    "microcanonical": ROWS["mamclmc diag"],
-}
 every_sampler = rows()
-every_batched = rows(lambda sampler: sampler.batched and sampler.exact, ("hmc diag",))
+every_batched = rows(lambda sampler: sampler.batched, ("hmc diag",))
 every_density = pytest.mark.parametrize("density", DENSITIES)
 every_joint = pytest.mark.parametrize("joint", JOINTS)
-
-
-def mutants_of(test):
-    """The mutants that a test has to see; those of NUTS, whose runs take longest, are left to the suite."""
-    seen = [
-        pytest.param(m, id=f"{m.family}, {m.name}", marks=pytest.mark.slow if m.family == "nuts" else ())
-        for m in MUTANTS
-        if test in m.by
-    ]
-    return pytest.mark.parametrize("mutant", seen)
 
 
 def chains_for(sampler, full, batched, alone):
@@ -59,7 +42,7 @@ def test_invariance_rejects(mutant, seed, record, monkeypatch):
     record.reject("invariance", f"{mutant.family}, {mutant.name}", "banana", found)
 
 
-@rows(lambda sampler: sampler.reversible and sampler.exact)
+@rows(lambda sampler: sampler.reversible)
 @every_joint
 def test_ranks_are_uniform(sampler, joint, seed, full, record):
     ranks = rank_test(sampler, JOINTS[joint], chains_for(sampler, full, 1000, 24), seed)

@@ -40,7 +40,7 @@ def test_nuts_agrees_with_reference_draws(name, seed, record):
 
 @may_warn
 @pytest.mark.slow
-@rows(lambda sampler: sampler.batched and sampler.exact and not sampler.name.startswith("MultiChain"))
+@rows(lambda sampler: sampler.batched and not sampler.name.startswith("MultiChain"))
 def test_every_row_agrees(sampler, seed, record):
     found = run_row(sampler, "gp_regr", seed + 3)
     keep(record, sampler.name, "gp_regr", found)

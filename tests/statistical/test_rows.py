@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from exact import exact_pair_check
-from mutants import MUTANTS
+from mutants import mutants_of
 from rows import (
     BENT,
     CORRELATED,
@@ -20,29 +20,20 @@ from rows import (
     lone_chain_error,
     reports,
 )
-from samplers import SAMPLERS, rows
+from samplers import PLAIN, ROWS, rows
 
 from hnbayes.kernels import HMC, NUTS, adaptation, hmc
 from hnbayes.kernels.adaptation import DualAveraging, Welford
 from hnbayes.sampling import beginning
 
 pytestmark = [pytest.mark.statistical, pytest.mark.filterwarnings("ignore::hnbayes.sampling.SamplingWarning")]
-ROWS = {sampler.name: sampler for sampler in SAMPLERS}
-SHORT = {"microcanonical": "mamclmc"}
-# Mutants that adapted moments see; warm-up hides many a wrong acceptance by short steps.
-SEEN = {
-    ("metropolis", "drifting proposal"),
-    ("hmc", "half the kinetic energy"),
-    ("nuts", "direction by the momentum"),
-    ("microcanonical", "accepts always"),
-}
-every_sampler = rows(lambda sampler: True)
-with_gradient = rows(lambda sampler: sampler.family != "metropolis")
+every_sampler = rows(biased=True)
+with_gradient = rows(lambda sampler: sampler.family != "metropolis", biased=True)
 
 
 def adapts(sampler):
     """Whether a row's warm-up adapts step size and metric, and all chains at once."""
-    return sampler.batched and sampler.exact and not sampler.name.startswith("MultiChain")
+    return sampler.batched and not sampler.name.startswith("MultiChain")
 
 
 @every_sampler
@@ -90,7 +81,7 @@ def _with_threshold(real):
     return init
 
 
-@rows(lambda sampler: True, ("hmc diag", "nuts dense"))
+@rows(core=("hmc diag", "nuts dense"), biased=True)
 def test_draws_depend_on_seed_and_chain_alone(sampler, seed, record):
     criteria = {"seed": exact_pair_check(sampler), "U + c": constant_error(sampler, seed) < 1e-6}
     if sampler.batched:
@@ -129,18 +120,12 @@ def test_adapted_chains_have_the_moments(sampler, target, seed, full, record):
     record.hold("adapted moments", sampler.name, target, found)
 
 
-@pytest.mark.parametrize(
-    "mutant",
-    [
-        pytest.param(m, id=f"{m.family}, {m.name}", marks=pytest.mark.slow)
-        for m in MUTANTS
-        if (m.family, m.name) in SEEN
-    ],
-)
+@pytest.mark.slow
+@mutants_of("adapted moments")
 def test_adapted_moments_reject(mutant, seed, record, monkeypatch):
     mutant.apply(monkeypatch)
     with np.errstate(all="ignore"):
-        found, _ = adapted_moments(ROWS[f"{SHORT.get(mutant.family, mutant.family)} diag"], CORRELATED, seed)
+        found, _ = adapted_moments(PLAIN[mutant.family], CORRELATED, seed)
     record.reject("adapted moments", f"{mutant.family}, {mutant.name}", "correlated", found)
 
 
